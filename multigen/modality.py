@@ -1,0 +1,127 @@
+"""What a domain brings: examples to batches, batches to targets, states to things a person can use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+
+from multigen.state import Batch, Features, MultigenError, State
+
+Example = dict[str, Any]
+"""One item of a data set: named arrays. ``example["target"]`` holds cached representations by name, when there are any."""
+
+S = TypeVar("S")
+"""What a modality decodes to: a picture, a sequence, a molecule."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A map-style data set. Items are pure functions of their index; random augmentation belongs to `collate`."""
+
+    fingerprint: str
+    """Changes whenever the items do; keys the representation cache."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+class Encoder(Protocol):
+    """A frozen representation of the clean data: a teacher."""
+
+    fingerprint: str
+    """Changes whenever the features do; keys the representation cache."""
+
+    def __call__(self, batch: Batch) -> Features:
+        """The features of each example: value (B, *sites, D), mask (B, *sites). Called without gradient."""
+        ...
+
+    def to(self, device: Any) -> Any: ...
+
+
+class Modality(Protocol[S]):
+    """One domain. It never owns a loop, knows no step number and imports no other modality."""
+
+    encoders: Mapping[str, Encoder]
+    """Teachers that run online, by target name. Empty when every target comes from the cache."""
+
+    def collate(self, examples: Sequence[Example], keys: Sequence[int]) -> Batch:
+        """In a loader worker, on the CPU: pad, mask, build graphs. ``keys`` become `Batch.key`."""
+        ...
+
+    def encode(self, batch: Batch) -> Batch:
+        """On the device, without gradient: latents into ``clean``, encoders into ``target``, ``raw`` emptied."""
+        ...
+
+    def template(self, index: Sequence[int], seed: int) -> Batch:
+        """Things to make, one per index: shapes, masks and conditions.
+
+        Row i is a function of (seed, index[i]) alone: ``key`` is `multigen.random.keys(seed, index, "sample")`, and what the
+        template draws (a label, a size) it draws from `Noise(key).fold("template")`.
+        """
+        ...
+
+    def decode(self, state: State, template: Batch) -> list[S | None]:
+        """Samples from a finished state; None where nothing valid came out."""
+        ...
+
+    def save(self, samples: Sequence[S | None], folder: Path) -> list[Path]:
+        """Write samples as files a person can open."""
+        ...
+
+    def draw(self, samples: Sequence[S | None], path: Path) -> Path:
+        """Draw samples into one picture (PNG) for reports."""
+        ...
+
+
+class Metric(Protocol[S]):
+    """A number, or several, about a set of samples."""
+
+    def update(self, samples: Sequence[S | None]) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+def run_encoders(batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
+    """Fill in the targets that the batch does not carry yet and drop ``raw``: the core of every `Modality.encode`."""
+    missing = {name: encode(batch) for name, encode in encoders.items() if name not in batch.target}
+    return batch.replace(target={**batch.target, **missing}, raw={})
+
+
+def collate_targets(examples: Sequence[Example], sites: Mapping[str, Sequence[int]] | None = None) -> dict[str, Features]:
+    """Pad and stack the cached representations of `examples`: the value of `Batch.target` in every `Modality.collate`.
+
+    Args:
+        examples: each may hold ``example["target"]``: name -> array (*sites, D), all of whose sites are real, or a pair of
+            such an array and a Bool array (*sites).
+        sites: name -> sizes (*sites) to pad to at least, for a modality that pads its batches further than the longest
+            example.
+
+    Returns:
+        name -> value Float32 (B, *sites, D), 0 where padded, and mask Bool (B, *sites); {} when there are no targets.
+    """
+    names = list(examples[0].get("target", {})) if examples else []
+    for example in examples:
+        if set(found := example.get("target", {})) != set(names):
+            raise MultigenError(f"examples of one batch have different targets: {names} and {list(found)}")
+    at_least = sites or {}
+    return {name: _stack(name, [e["target"][name] for e in examples], at_least.get(name, ())) for name in names}
+
+
+def _stack(name: str, targets: Sequence[Any], at_least: Sequence[int]) -> Features:
+    pairs = [t if isinstance(t, tuple) else (t, True) for t in targets]
+    shapes = [value.shape for value, _ in pairs]
+    if len({(len(shape), shape[-1]) for shape in shapes}) > 1:
+        raise MultigenError(f"target {name!r} has examples that cannot be stacked: shapes {sorted(set(shapes))}")
+    least = at_least or (0,) * (len(shapes[0]) - 1)
+    size = [max(sizes) for sizes in zip(*(shape[:-1] for shape in shapes), least, strict=True)]
+    value = np.zeros((len(pairs), *size, shapes[0][-1]), np.float32)  # (B, *sites, D)
+    mask = np.zeros((len(pairs), *size), np.bool_)  # (B, *sites)
+    for i, (array, real) in enumerate(pairs):
+        box = (i, *(slice(n) for n in array.shape[:-1]))
+        value[box], mask[box] = array, real
+    return Features(torch.from_numpy(value), torch.from_numpy(mask))
