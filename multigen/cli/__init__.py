@@ -1,0 +1,1 @@
+"""The console command ``multigen``; ``python -m multigen.cli`` is the same."""

@@ -1,0 +1,59 @@
+"""Hydra's and OmegaConf's errors in one line that names the thing and the nearest valid names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from multigen.build import compose, groups, options
+from multigen.files import nearest
+from multigen.state import MultigenError
+
+
+def explain(error: Exception, command: str, arguments: Sequence[str]) -> MultigenError | None:
+    """The mistake behind an error that was raised while composing a configuration; None for anything else."""
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, OverrideParseException):
+        return MultigenError(f"cannot read {error.override!r}: settings are written key=value")
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return None
+    for override in arguments:
+        if unknown := _unknown_key(override, command, arguments):
+            return unknown
+    return MultigenError(_one_line(error))
+
+
+def _missing(error: Any) -> MultigenError:
+    group, _, name = str(error.missing_cfg_file).partition("/")
+    return MultigenError(f"unknown {group} {name!r}: {nearest(name, options(group))}")
+
+
+def _unknown_key(override: str, command: str, arguments: Sequence[str]) -> MultigenError | None:
+    """An error if this override sets a key that the configuration does not have."""
+    key, equals, _ = override.partition("=")
+    if not equals or key.startswith(("+", "~", "-", "hydra")) or key in groups():
+        return None
+    node: Any = compose(command, [a for a in arguments if a.partition("=")[0] in groups()])
+    path = key.split(".")
+    for depth, part in enumerate(path):
+        if not isinstance(node, dict):
+            return MultigenError(f"unknown key {key!r}: {'.'.join(path[:depth])!r} is a single value")
+        if part not in node:
+            return MultigenError(f"unknown key {key!r}: {nearest(key, _names(path[:depth], node))}")
+        node = node[part]
+    return None
+
+
+def _names(path: list[str], node: dict[str, Any]) -> list[str]:
+    names = [".".join([*path, str(name)]) for name in node]
+    return names if path else sorted({*names, *groups()})
+
+
+def _one_line(error: BaseException) -> str:
+    """Hydra's own words, and those of the error behind it, without line breaks."""
+    lines = [str(error), str(error.__cause__ or "")]
+    return " ".join(" ".join(lines).split()) or type(error).__name__

@@ -1,0 +1,87 @@
+"""Picks the command, runs it as a Hydra application, and turns mistakes into one line and an exit code.
+
+0 done, 2 a mistake in what the user gave, 128 + n stopped by signal n, 1 (with its traceback) a defect of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NoReturn
+
+COMMANDS = {
+    "list": "experiments, modalities, and what is prepared",
+    "prepare": "fetch and embed data, and compute the representations that training aligns to",
+    "train": "train a model, or go on with an interrupted run",
+    "sample": "make samples with a trained model",
+    "evaluate": "measure a trained model on held-out data and write its report",
+    "report": "write a run's report.html from what is already measured",
+}
+
+_USAGE = """multigen: diffusion and flow models guided by pretrained representations
+
+usage: multigen COMMAND [key=value ...]
+
+commands:
+{commands}
+
+`multigen COMMAND --help` explains a command. `--debug` (or MULTIGEN_DEBUG=1) shows where an error came from."""
+
+
+def main() -> NoReturn:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    debug = "--debug" in arguments or os.environ.get("MULTIGEN_DEBUG") == "1"
+    rest = [a for a in arguments if a != "--debug"]
+    return _guarded(lambda: _dispatch(rest), debug)
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    return _USAGE.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()))
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    if arguments[0] in ("-V", "--version"):
+        print(f"multigen {import_module('multigen').__version__}")
+        return
+    command, *overrides = arguments
+    if command not in COMMANDS:
+        close = get_close_matches(command, COMMANDS, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise SystemExit(_fail(f"unknown command {command!r}: {guess}commands are {', '.join(COMMANDS)}"))
+    import_module("multigen.cli.application").run(command, overrides)
+
+
+def _guarded(action: Callable[[], None], debug: bool) -> int:
+    from multigen.state import MultigenError
+
+    try:
+        action()
+    except MultigenError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `multigen list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
