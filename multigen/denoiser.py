@@ -1,0 +1,52 @@
+"""What the core asks of a network, and the two wrappers that turn one network into another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from multigen.files import nearest
+from multigen.state import Features, MultigenError, State
+
+
+class Output(NamedTuple):
+    """What a denoiser returns."""
+
+    pred: State
+    """One prediction per component: (B, *sites, *features), or (B, *sites, K) logits of a discrete one."""
+    taps: dict[str, Features]
+    """The named hidden features that were asked for."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network that predicts the clean state (or velocity, or noise) from a noisy one.
+
+    Args:
+        noisy: component -> (B, *sites, *features).
+        t: component -> (B,), 0 = noise, 1 = data.
+        cond: what is given, by name.
+        mask: component -> Bool (B, *sites), True = real.
+        prev: the previous prediction, for self-conditioning.
+        taps: names of the hidden features to return. Unknown names raise `MultigenError` naming those it has.
+    """
+
+    def __call__(
+        self,
+        noisy: State,
+        t: State,
+        cond: State,
+        mask: State,
+        prev: State | None = None,
+        taps: Collection[str] = (),
+    ) -> Output: ...
+
+    def null(self, cond: State) -> State:
+        """The conditions of an unconditional example, shaped like `cond` (for label dropout and guidance)."""
+        ...
+
+
+def check_taps(asked: Collection[str], available: Collection[str]) -> None:
+    """Raise `MultigenError` for taps that a network does not have."""
+    if unknown := sorted(set(asked) - set(available)):
+        raise MultigenError(f"the network has no tap {', '.join(map(repr, unknown))}; {nearest(unknown[0], available)}")

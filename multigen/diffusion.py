@@ -1,0 +1,82 @@
+"""The training step as one module: what a data-parallel wrapper wraps and a checkpoint stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from multigen.denoiser import Denoiser
+from multigen.objective import Context, Losses, Objective
+from multigen.process import Process
+from multigen.random import Noise, hash64
+from multigen.state import Batch, MultigenError, State, where
+from multigen.times import Shared, Times
+
+
+class Diffusion(nn.Module):
+    """Corrupt a batch, denoise it, score it.
+
+    Args:
+        denoiser: the network; a module that follows `Denoiser`. The part that is averaged, exported and sampled from.
+        processes: component -> its process.
+        objective: the loss terms; owns the projectors.
+        times: draws the time of every component.
+        drop: probability that an example is trained without its conditions (needed by classifier-free guidance).
+        self_conditioning: probability that a step first predicts without gradient and is given that prediction (Chen et al. 2022).
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        processes: Mapping[str, Process],
+        objective: Objective,
+        times: Times | None = None,
+        drop: float = 0.0,
+        self_conditioning: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("drop", drop), ("self_conditioning", self_conditioning)):
+            if not 0 <= value <= 1:
+                raise MultigenError(f"{name} is a probability, got {value}")
+        self.denoiser = denoiser
+        self.processes = dict(processes)
+        self.objective = objective
+        self.times: Times = times if times is not None else Shared()
+        self.drop, self.self_conditioning = drop, self_conditioning
+
+    def forward(self, batch: Batch, step: int) -> Losses:
+        noise = Noise(batch.key)
+        self._check(batch)
+        t = self.times(self.processes, noise)  # (B,) each
+        corrupted = {k: p.corrupt(batch.clean[k], t[k], batch.free[k], noise.fold(k)) for k, p in self.processes.items()}
+        noisy = {k: c.noisy for k, c in corrupted.items()}  # (B, *sites, *features) each
+        cond = self._drop(batch.cond, noise)
+        prev = self._previous(noisy, t, cond, batch, step)
+        output = self.denoiser(noisy, t, cond, batch.mask, prev=prev, taps=self.objective.taps)
+        return self.objective(Context(batch, self.processes, t, corrupted, output, noise), step)
+
+    def _drop(self, cond: State, noise: Noise) -> State:
+        """Conditions with whole examples made unconditional; never when evaluating."""
+        if not cond or self.drop == 0 or not self.training:
+            return cond
+        dropped = noise.fold("drop").uniform() < self.drop  # (B,)
+        null = self._denoiser().null(cond)
+        return {k: where(dropped, null[k], v) for k, v in cond.items()}
+
+    def _previous(self, noisy: State, t: State, cond: State, batch: Batch, step: int) -> State | None:
+        """Half of the steps get a first prediction. The coin is a function of the step, so all processes agree on it."""
+        if self.self_conditioning == 0 or hash64("self-conditioning", step) % 10**6 >= self.self_conditioning * 10**6:
+            return None
+        with torch.no_grad():
+            return self.denoiser(noisy, t, cond, batch.mask).pred
+
+    def _denoiser(self) -> Denoiser:
+        assert isinstance(self.denoiser, Denoiser)
+        return self.denoiser
+
+    def _check(self, batch: Batch) -> None:
+        if absent := sorted(set(self.processes) - set(batch.clean)):
+            raise MultigenError(f"the batch lacks component {absent}; it has {sorted(batch.clean)}")
+

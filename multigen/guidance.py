@@ -1,0 +1,86 @@
+"""Guidance: two predictions combined into one, as a wrapper of the denoiser that a sampler puts on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multigen.denoiser import Denoiser, Output
+from multigen.state import MultigenError, State, expand
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans 2022), or autoguidance (Karras et al. 2024) when a weaker network is given.
+
+    prediction = weak + scale * (strong - weak). Velocity, clean data and noise are affine in one another at a given noisy state,
+    so combining whatever the network predicts is combining the drift. Logits are combined as log-probabilities.
+
+    Args:
+        scale: 1 is the plain network, in one evaluation a step.
+        interval: (low, high) of t outside which the scale is 1 (Kynkaanniemi et al. 2024); t = 1 is data.
+        rescale: pull the standard deviation of each example's prediction back to the unguided one by this share (Lin et al.
+            2024, eq. 15-16).
+        weak: the network to move away from; by default the same one without conditions.
+    """
+
+    scale: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+    weak: Any = None
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise MultigenError(f"guidance interval needs 0 <= low <= high <= 1, got {low} and {high}")
+        if not 0 <= self.rescale <= 1:
+            raise MultigenError(f"guidance rescale is a share between 0 and 1, got {self.rescale}")
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        return denoiser if self.scale == 1 else Guided(denoiser, self)
+
+
+class Guided:
+    """A denoiser under `Guidance`; follows `Denoiser`."""
+
+    def __init__(self, denoiser: Denoiser, guidance: Guidance) -> None:
+        self.denoiser, self.guidance = denoiser, guidance
+
+    def null(self, cond: State) -> State:
+        return self.denoiser.null(cond)
+
+    def __call__(
+        self,
+        noisy: State,
+        t: State,
+        cond: State,
+        mask: State,
+        prev: State | None = None,
+        taps: Collection[str] = (),
+    ) -> Output:
+        strong = self.denoiser(noisy, t, cond, mask, prev=prev, taps=taps)
+        g = self.guidance
+        if g.weak is None:
+            weak = self.denoiser(noisy, t, self.denoiser.null(cond), mask, prev=prev)
+        else:
+            weak = g.weak(noisy, t, cond, mask, prev=prev)
+        return strong._replace(pred={k: self._combine(strong.pred[k], weak.pred[k], noisy[k], t[k]) for k in strong.pred})
+
+    def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        g = self.guidance
+        if not noisy.is_floating_point():
+            strong, weak = strong.log_softmax(-1), weak.log_softmax(-1)  # (B, *sites, K)
+        inside = expand((t >= g.interval[0]) & (t <= g.interval[1]), strong)  # (B, 1, ...)
+        guided = weak + g.scale * (strong - weak)  # (B, *sites, *features)
+        if g.rescale > 0 and noisy.is_floating_point():
+            ratio = _deviation(strong) / _deviation(guided).clamp(min=1e-8)  # (B, 1, ...)
+            guided = guided * (g.rescale * ratio + 1 - g.rescale)  # (B, *sites, *features)
+        return torch.where(inside, guided, strong)  # (B, *sites, *features)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return expand(x.flatten(1).std(1), x)  # (B, 1, ...)

@@ -1,0 +1,111 @@
+"""The transformer block of diffusion transformers, and the embeddings around it (Peebles and Xie 2023)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TimeEmbedding(nn.Module):
+    """t -> a vector: sinusoids of ``scale * t`` (cosines first), then two linears with SiLU.
+
+    Args:
+        width: output width D.
+        frequencies: number of sinusoids.
+        period: the longest period (10,000).
+        scale: what t in [0, 1] is multiplied by. SiT uses 1; larger values resolve small differences of t.
+    """
+
+    def __init__(self, width: int, frequencies: int = 256, period: float = 10_000.0, scale: float = 1.0) -> None:
+        super().__init__()
+        half = frequencies // 2
+        self.register_buffer("omega", scale * torch.exp(-math.log(period) * torch.arange(half) / half), persistent=False)  # (F/2,)
+        self.mlp = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
+        for layer in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = t.float()[:, None] * self.omega  # (B, F/2)
+        wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)  # (B, F)
+        return self.mlp(wave.to(self.mlp[0].weight.dtype))  # (B, D)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (B, T, D), shift and scale (B, D)."""
+    return x * (1 + scale[:, None]) + shift[:, None]  # (B, T, D)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through torch's fused kernel.
+
+    Args:
+        width: D.
+        heads: number of heads; divides D.
+        qk_norm: normalise queries and keys per head, which keeps half precision stable.
+    """
+
+    def __init__(self, width: int, heads: int, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        norm = nn.RMSNorm if qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(width // heads), norm(width // heads)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask Bool (B, T) of real tokens or None -> (B, T, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
+        bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, T)
+        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=bias)  # (B, H, T, D/H)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class ModulatedBlock(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by a condition vector; the identity at initialisation (adaLN-Zero)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, qk_norm: bool = False) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attn = Attention(width, heads, qk_norm)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, T, D), c (B, D), mask Bool (B, T) or None -> (B, T, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, -1)  # (B, D) each
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), mask)  # (B, T, D)
+        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D)
+
+    def init_zero(self) -> None:
+        nn.init.zeros_(self.modulation[1].weight)
+        nn.init.zeros_(self.modulation[1].bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases in every linear below `module` (DiT's initialisation)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def sincos_1d(width: int, position: Tensor) -> Tensor:
+    """Sines, then cosines, of position (T,) at width / 2 frequencies from 1 down to 1/10,000: (T, width), float32."""
+    omega = 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float64) / (width / 2))  # (D/2,)
+    angle = position.double().reshape(-1, 1) * omega  # (T, D/2)
+    return torch.cat([angle.sin(), angle.cos()], -1).float()  # (T, D)
+
+
+def sincos_2d(width: int, height: int, columns: int) -> Tensor:
+    """A position table for a grid in row-major order: (height * columns, width).
+
+    As in DiT, the first half of the features encodes the column and the second half the row.
+    """
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(columns), indexing="ij")  # (height, columns) each
+    return torch.cat([sincos_1d(width // 2, column), sincos_1d(width // 2, row)], -1)  # (T, D)

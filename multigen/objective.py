@@ -1,0 +1,112 @@
+"""The training objective: named terms, each with a weight that is a function of the global step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from multigen.curriculum import Weight, weight_at
+from multigen.denoiser import Output
+from multigen.process import Corrupted, Process
+from multigen.random import Noise
+from multigen.state import Batch, Features, MultigenError, State
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a term may look at."""
+
+    batch: Batch
+    processes: Mapping[str, Process]
+    t: State
+    """Component -> (B,)."""
+    corrupted: Mapping[str, Corrupted]
+    output: Output
+    noise: Noise
+
+    def detached(self) -> Context:
+        """The same with hidden features cut from the graph: a term then trains its own parameters only."""
+        taps = {k: Features(f.value.detach(), f.mask) for k, f in self.output.taps.items()}
+        return replace(self, output=self.output._replace(taps=taps))
+
+
+class Losses(NamedTuple):
+    total: Tensor
+    """(), to be differentiated."""
+    parts: dict[str, Tensor]
+    """(), unweighted and detached: the batch mean of each part, for logs."""
+
+
+class Term(Protocol):
+    """One loss term."""
+
+    @property
+    def taps(self) -> frozenset[str]:
+        """Hidden features that the denoiser is asked for."""
+        ...
+
+    def __call__(self, ctx: Context) -> dict[str, Tensor]:
+        """Part name -> (B,), unweighted. An empty part name stands for the term itself."""
+        ...
+
+
+class Denoising:
+    """The loss of every component's process.
+
+    Args:
+        weights: component -> its share; components that are not named have share 1.
+    """
+
+    taps: frozenset[str] = frozenset()
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self.weights = dict(weights or {})
+
+    def __call__(self, ctx: Context) -> dict[str, Tensor]:
+        if unknown := sorted(set(self.weights) - set(ctx.processes)):
+            raise MultigenError(f"denoising weights for unknown components {unknown}; components are {sorted(ctx.processes)}")
+        if absent := sorted(set(ctx.processes) - set(ctx.output.pred)):
+            raise MultigenError(f"the denoiser predicts no component {absent}; it predicts {sorted(ctx.output.pred)}")
+        return {k: self.weights.get(k, 1.0) * self._loss(ctx, k) for k in ctx.processes}
+
+    def _loss(self, ctx: Context, name: str) -> Tensor:
+        return ctx.processes[name].loss(ctx.output.pred[name], ctx.corrupted[name], ctx.t[name])  # (B,)
+
+
+class Objective(nn.Module):
+    """The weighted sum of its terms.
+
+    Args:
+        terms: name -> term. Terms that are modules are trained with the denoiser and never enter its own weights.
+        weights: name -> constant or function of the global step; terms that are not named have weight 1.
+
+    A term that owns parameters (an `Alignment` with its projector) and whose weight is 0 at this step sees detached features:
+    its projector goes on learning as a probe, and the denoiser receives exactly no gradient from it.
+    """
+
+    def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, Weight] | None = None) -> None:
+        super().__init__()
+        weights = dict(weights or {})
+        if unknown := sorted(set(weights) - set(terms)):
+            raise MultigenError(f"weights for unknown terms {unknown}; terms are {sorted(terms)}")
+        self.terms = dict(terms)
+        self.weights: dict[str, Weight] = {name: weights.get(name, 1.0) for name in terms}
+        self.trained = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
+        self.taps: frozenset[str] = frozenset().union(*(term.taps for term in terms.values()))
+
+    def forward(self, ctx: Context, step: int) -> Losses:
+        total = ctx.batch.key.new_zeros((), dtype=torch.float32)  # ()
+        parts: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            weight = weight_at(self.weights[name], step)
+            probing = weight == 0 and name in self.trained
+            for part, loss in term(ctx.detached() if probing else ctx).items():
+                mean = loss.float().mean()  # ()
+                # weight 0 keeps the term in the graph, so that the set of parameters with gradients never changes
+                total = total + (mean if probing else weight * mean)
+                parts[f"{name}/{part}" if part else name] = mean.detach()
+        return Losses(total, parts)
