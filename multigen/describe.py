@@ -1,0 +1,87 @@
+"""What made a number, written down: settings as plain values, digests of objects and weights, versions of libraries."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multigen import __version__
+from multigen.files import to_json
+
+
+def plain(value: Any) -> Any:
+    """Settings of an object as JSON values: class names, fields, public attributes; tensors by the digest of their content.
+
+    >>> plain(functools.partial(round, ndigits=2))
+    {'partial': 'builtins.round', 'args': [], 'ndigits': 2}
+    """
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Tensor):
+        return f"tensor {_hash_tensors({'': value})}"
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return [plain(v) for v in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    return _plain_object(value)
+
+
+def _plain_object(value: Any) -> Any:
+    if isinstance(value, functools.partial):
+        return {"partial": _name(value.func), "args": plain(value.args), **plain(value.keywords)}
+    if inspect.isroutine(value) or isinstance(value, type):
+        return _name(value)
+    if isinstance(value, nn.Module):
+        settings = {name: _settings(module) for name, module in value.named_modules()}
+        return {"class": _name(type(value)), "weights": _hash_tensors(value.state_dict()), "modules": settings}
+    if dataclasses.is_dataclass(value):
+        return {"class": _name(type(value)), **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    public = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
+    return {"class": _name(type(value)), **plain(public)}
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a module does beside its weights: its public attributes, as far as they are plain or frozen settings."""
+    public = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+    kinds = (type(None), str, int, float, bool, tuple, list)
+    return {k: plain(v) for k, v in public.items() if isinstance(v, kinds) or dataclasses.is_dataclass(v)}
+
+
+def _name(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', repr(type(thing)))}"
+
+
+def digest(*values: Any) -> str:
+    """A hexadecimal digest of the settings of objects, the same in every process."""
+    return hashlib.blake2b(to_json([plain(v) for v in values]).encode(), digest_size=16).hexdigest()
+
+
+def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    content = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        data = tensor.detach().cpu().contiguous()
+        content.update(f"{name} {data.dtype} {list(data.shape)};".encode())
+        content.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+def versions(device: torch.device | str = "cpu") -> dict[str, str]:
+    """The program, its libraries and the machine, for whoever wants the same number again."""
+    found = {"multigen": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    for name in ("numpy", "scipy", "timm"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    kind = torch.device(device)
+    found["device"] = torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine()
+    return {**found, "platform": platform.system(), "threads": str(torch.get_num_threads())}

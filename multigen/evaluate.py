@@ -1,0 +1,258 @@
+"""Numbers about a trained model: its loss on held-out data, and metrics of its samples.
+
+Both are pure functions of (weights, data, settings, seed). Held-out noise is keyed by the example's index, so that every run
+and every arm of a comparison is asked the same questions; sample number i is keyed by (seed, i), so that neither the batch
+size nor the number of processes changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import nn
+
+from multigen import describe
+from multigen.files import atomic_write, write_json
+from multigen.modality import Dataset, Metric, Modality
+from multigen.random import keys
+from multigen.state import MultigenError, State
+
+S = TypeVar("S")
+
+FORMAT = 1
+"""Version of `evaluation.json`."""
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """What a `Metric` may add for its readers.
+
+    By convention `compute` returns, beside a measure ``name``, its spread as ``name_std`` and the same measure of real
+    held-out data as ``name_real``: what a perfect model would score.
+    """
+
+    def about(self) -> dict[str, Any]:
+        """``meaning``: measure -> one line; ``reference``: set -> what it is, in one line; and what else identifies it."""
+        ...
+
+    def pictures(self, folder: Path) -> dict[str, Path]:
+        """Draw what the numbers cannot say into `folder`: caption -> PNG."""
+        ...
+
+
+class ValidationLoss(NamedTuple):
+    """Means over a held-out set."""
+
+    total: float
+    """Weighted as training would weight the parts at that step."""
+    parts: dict[str, float]
+    """Unweighted."""
+    draws: int
+    """Pairs of an example and a noise that were averaged."""
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """Evaluation mode and no gradients; the mode that was is restored."""
+    was = getattr(module, "training", False)
+    try:
+        if isinstance(module, nn.Module):
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        if isinstance(module, nn.Module):
+            module.train(was)
+
+
+def validation_loss(
+    diffusion: nn.Module,
+    dataset: Dataset,
+    modality: Modality[Any],
+    batch_size: int = 64,
+    repeats: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    step: int = 0,
+    limit: int | None = None,
+) -> ValidationLoss:
+    """Mean of every loss part over a held-out set, with fixed times and noise and no dropped conditions.
+
+    Args:
+        diffusion: ``(batch, step) -> Losses``, see `multigen.diffusion.Diffusion`.
+        dataset: held-out examples.
+        batch_size: changes the result by rounding only.
+        repeats: independent times and noises for each example; the r-th of example i has the key of (seed, i * repeats + r).
+        step: the global step whose weights make the total.
+        limit: use the first `limit` examples only.
+    """
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    if count < 1 or repeats < 1:
+        raise MultigenError(f"a validation loss needs examples and repeats, got {count} examples and {repeats} repeats")
+    key = keys(seed, range(count * repeats), "valid")  # (N * R,)
+    sums: dict[str, float] = {}
+    with evaluating(diffusion):
+        for some in torch.arange(count * repeats).split(batch_size):
+            examples = [dataset[int(i) // repeats] for i in some]
+            batch = modality.encode(modality.collate(examples, key[some].tolist()).to(device))
+            losses = diffusion(batch, step)
+            for name, value in {"": losses.total, **losses.parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(some)
+    means = {name: total / (count * repeats) for name, total in sums.items()}
+    return ValidationLoss(means.pop(""), means, count * repeats)
+
+
+def sample_batches(
+    sampler: Any,
+    denoiser: Any,
+    processes: Mapping[str, Any],
+    modality: Modality[S],
+    n: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Iterator[list[S | None]]:
+    """Samples 0 to n - 1 in order, a batch at a time; with `world` > 1 only every `world`-th batch, from `rank` on.
+
+    Args:
+        sampler: ``(denoiser, processes, template) -> State``.
+        folder: where finished states are kept, one file per batch, so that an interrupted drawing goes on where it was. A file
+            is used again only if weights, sampler, processes and template are those that made it.
+    """
+    made_by = describe.digest(denoiser, sampler, processes)
+    for start in range(0, n, batch_size)[rank::world]:
+        index = range(start, min(start + batch_size, n))
+        template = modality.template(index, seed)
+        path = folder / f"{index.start:07d}-{index.stop:07d}.safetensors" if folder else None
+        mark = describe.digest(made_by, template)
+        state = _load(path, mark)
+        if state is None:
+            with evaluating(denoiser):
+                drawn = sampler(denoiser, processes, template.to(device))
+            state = {name: x.cpu() for name, x in drawn.items()}
+            _store(path, mark, state)
+        yield modality.decode(state, template)
+
+
+def _load(path: Path | None, mark: str) -> State | None:
+    """A stored state, unless it is missing, damaged or made by something else."""
+    from safetensors import SafetensorError, safe_open
+
+    if path is None or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("made_by") != mark:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError:
+        return None
+
+
+def _store(path: Path | None, mark: str, state: State) -> None:
+    from safetensors.torch import save
+
+    if path is not None:
+        with atomic_write(path) as file:
+            file.write(save({name: x.contiguous() for name, x in state.items()}, {"made_by": mark}))
+
+
+def real_samples(modality: Modality[S], dataset: Dataset, index: Sequence[int]) -> list[S | None]:
+    """Examples of a data set as if they had been sampled: through the same encoding and decoding."""
+    batch = modality.collate([dataset[i] for i in index], keys(0, index, "real").tolist())
+    with torch.no_grad():
+        encoded = modality.encode(batch)
+        return modality.decode(encoded.clean, encoded)
+
+
+def spread(count: int, n: int) -> list[int]:
+    """`n` indices at most, evenly spread over 0 .. count - 1.
+
+    >>> spread(10, 4)
+    [0, 2, 5, 7]
+    """
+    return [i * count // min(n, count) for i in range(min(n, count))]
+
+
+def evaluate(
+    sampler: Any,
+    denoiser: Any,
+    processes: Mapping[str, Any],
+    modality: Modality[Any],
+    metrics: Mapping[str, Metric[Any]],
+    folder: Path,
+    n: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    held_out: Dataset | None = None,
+    about: Mapping[str, Any] | None = None,
+    shown: int = 64,
+) -> dict[str, Any]:
+    """Draw samples, measure them and write ``evaluation.json``; interrupted and called again, it goes on where it was.
+
+    Args:
+        metrics: by name. Each gets all samples; two metrics may not return the same measure.
+        folder: the run's folder. States of samples go to ``evaluation/<digest>/``, pictures to ``evaluation/``.
+        n: how many samples.
+        held_out: real data to draw beside the samples.
+        about: what the caller knows of the weights: configuration, checkpoint's step, EMA decay, data set, licence.
+        shown: how many samples the picture shows.
+
+    Returns:
+        What stands in ``evaluation.json``.
+    """
+    if n < 1:
+        raise MultigenError(f"an evaluation needs at least 1 sample, got n={n}")
+    made_by = describe.digest(denoiser, sampler, processes, seed)
+    kept = folder / "evaluation" / made_by[:12]
+    first: list[Any] = []
+    valid = 0
+    for samples in sample_batches(sampler, denoiser, processes, modality, n, seed, batch_size, device, kept):
+        first += samples[: shown - len(first)]
+        valid += sum(sample is not None for sample in samples)
+        for metric in metrics.values():
+            metric.update(samples)
+    result = {
+        "format": FORMAT,
+        "metrics": _compute(metrics),
+        "samples": {"count": n, "valid": valid, "seed": seed, "sampler": describe.plain(sampler), "states": kept.name},
+        "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
+        "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics),
+        "versions": describe.versions(device),
+        **(about or {}),
+    }
+    write_json(folder / "evaluation.json", result)
+    return result
+
+
+def _compute(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, metric in metrics.items():
+        values = metric.compute()
+        if twice := sorted(set(found) & set(values)):
+            raise MultigenError(f"metric {name!r} computes {twice}, which another metric computes too")
+        found.update(values)
+    return found
+
+
+def _draw(
+    folder: Path, modality: Modality[Any], samples: list[Any], held_out: Dataset | None, metrics: Mapping[str, Metric[Any]]
+) -> dict[str, str]:
+    """Caption -> picture, relative to the run's folder. The first is the samples, the second real data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"Samples": modality.draw(samples, folder / "samples.png")}
+    if held_out is not None:
+        real = real_samples(modality, held_out, spread(len(held_out), len(samples)))
+        pictures["Real, held out"] = modality.draw(real, folder / "real.png")
+    for metric in metrics.values():
+        if isinstance(metric, Explained):
+            pictures |= metric.pictures(folder)
+    return {caption: path.relative_to(folder.parent).as_posix() for caption, path in pictures.items()}
