@@ -9,8 +9,10 @@ import inspect
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +28,10 @@ def plain(value: Any) -> Any:
     """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if isinstance(value, Tensor):
-        return f"tensor {_hash_tensors({'': value})}"
+    if isinstance(value, (torch.dtype, torch.device, PurePath)):
+        return str(value)
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"tensor {_hash_tensors({'': torch.as_tensor(value)})}"
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, range)):
@@ -72,6 +76,14 @@ def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
         content.update(f"{name} {data.dtype} {list(data.shape)};".encode())
         content.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()
+
+
+def dataset(data: Any) -> dict[str, Any]:
+    """Which data: class, split, count, fingerprint, and name, licence and attribution as far as its ``manifest`` has them."""
+    manifest = getattr(data, "manifest", {})
+    named = {k: manifest[k] for k in ("name", "licence", "attribution") if k in manifest}
+    split = {"split": data.split} if hasattr(data, "split") else {}
+    return {"class": _name(type(data)), **named, **split, "count": len(data), "fingerprint": data.fingerprint}
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str]:

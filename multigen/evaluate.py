@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 
-from multigen import describe
+from multigen import describe, distributed
 from multigen.files import atomic_write, write_json
 from multigen.modality import Dataset, Metric, Modality
 from multigen.random import keys
@@ -106,29 +107,33 @@ def validation_loss(
     return ValidationLoss(means.pop(""), means, count * repeats)
 
 
+def ranges(n: int, size: int) -> list[range]:
+    """0 .. n - 1 in parts of `size`: what `sample_batches` draws, batch by batch."""
+    if n < 1 or size < 1:
+        raise MultigenError(f"sampling needs at least 1 sample and batches of at least 1, got n={n} and batch_size={size}")
+    return [range(start, min(start + size, n)) for start in range(0, n, size)]
+
+
 def sample_batches(
     sampler: Any,
     denoiser: Any,
     processes: Mapping[str, Any],
     modality: Modality[S],
-    n: int,
+    batches: Sequence[range],
     seed: int = 0,
-    batch_size: int = 64,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
-    rank: int = 0,
-    world: int = 1,
 ) -> Iterator[list[S | None]]:
-    """Samples 0 to n - 1 in order, a batch at a time; with `world` > 1 only every `world`-th batch, from `rank` on.
+    """The samples with these indices, a batch at a time. Sample i is a function of (seed, i).
 
     Args:
         sampler: ``(denoiser, processes, template) -> State``.
+        batches: see `ranges`; with several processes each takes its `multigen.distributed.shard` of them.
         folder: where finished states are kept, one file per batch, so that an interrupted drawing goes on where it was. A file
             is used again only if weights, sampler, processes and template are those that made it.
     """
     made_by = describe.digest(denoiser, sampler, processes)
-    for start in range(0, n, batch_size)[rank::world]:
-        index = range(start, min(start + batch_size, n))
+    for index in batches:
         template = modality.template(index, seed)
         path = folder / f"{index.start:07d}-{index.stop:07d}.safetensors" if folder else None
         mark = describe.digest(made_by, template)
@@ -203,19 +208,25 @@ def evaluate(
         folder: the run's folder. States of samples go to ``evaluation/<digest>/``, pictures to ``evaluation/``.
         n: how many samples.
         held_out: real data to draw beside the samples.
-        about: what the caller knows of the weights: configuration, checkpoint's step, EMA decay, data set, licence.
+        about: what the caller knows: ``checkpoint`` (step, EMA decay), ``data`` (see `describe.dataset`), ``config``.
         shown: how many samples the picture shows.
 
     Returns:
-        What stands in ``evaluation.json``.
+        What stands in ``evaluation.json``; with several processes, which share the drawing, only the first gets it.
     """
-    if n < 1:
-        raise MultigenError(f"an evaluation needs at least 1 sample, got n={n}")
     made_by = describe.digest(denoiser, sampler, processes, seed)
     kept = folder / "evaluation" / made_by[:12]
+    draw = partial(sample_batches, sampler, denoiser, processes, modality, seed=seed, device=device, folder=kept)
+    batches = ranges(n, batch_size)
+    if distributed.world() > 1:
+        for _ in draw(distributed.shard(batches)):
+            pass
+        distributed.barrier()
+    if distributed.rank() > 0:
+        return {}
     first: list[Any] = []
     valid = 0
-    for samples in sample_batches(sampler, denoiser, processes, modality, n, seed, batch_size, device, kept):
+    for samples in draw(batches):
         first += samples[: shown - len(first)]
         valid += sum(sample is not None for sample in samples)
         for metric in metrics.values():
@@ -225,6 +236,7 @@ def evaluate(
         "metrics": _compute(metrics),
         "samples": {"count": n, "valid": valid, "seed": seed, "sampler": describe.plain(sampler), "states": kept.name},
         "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
+        "held_out": None if held_out is None else describe.dataset(held_out),
         "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics),
         "versions": describe.versions(device),
         **(about or {}),

@@ -10,7 +10,7 @@ from torch import nn
 from multigen import describe
 from multigen.denoiser import Output
 from multigen.diffusion import Diffusion
-from multigen.evaluate import evaluate, evaluating, real_samples, sample_batches, spread, validation_loss
+from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, spread, validation_loss
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
 from multigen.random import Noise, keys
@@ -148,8 +148,8 @@ def test_validation_loss_of_nothing(diffusion, bad):
 
 
 def _samples(batch_size, n=10, **options):
-    batches = sample_batches(Sampler(), Network(), {}, Numbers(), n, batch_size=batch_size, **options)
-    return [s for batch in batches for s in batch]
+    batches = options.pop("batches", ranges(n, batch_size))
+    return [s for batch in sample_batches(Sampler(), Network(), {}, Numbers(), batches, **options) for s in batch]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
@@ -160,17 +160,15 @@ def test_sample_i_is_the_same_whatever_the_batch_size(batch_size):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def test_ranks_share_the_batches():
-    ranks = [_samples(2, rank=r, world=2) for r in range(2)]
-    assert [len(r) for r in ranks] == [6, 4]
-    everything = torch.stack(_samples(2))
-    assert torch.equal(torch.stack(ranks[1]), everything[[2, 3, 6, 7]])
+def test_any_part_of_the_samples_can_be_drawn_alone():
+    part = _samples(2, batches=ranges(10, 2)[1:3])
+    assert torch.equal(torch.stack(part), torch.stack(_samples(10))[2:6])
 
 
 def test_interrupted_drawing_goes_on_where_it_was(tmp_path):
     def draw(sampler, **changes):
-        settings = {"batch_size": 4, "folder": tmp_path, "seed": 0, **changes}
-        return [s for batch in sample_batches(sampler, Network(), {}, Numbers(), 12, **settings) for s in batch]
+        settings = {"folder": tmp_path, "seed": 0, **changes}
+        return [s for batch in sample_batches(sampler, Network(), {}, Numbers(), ranges(12, 4), **settings) for s in batch]
 
     with pytest.raises(KeyboardInterrupt):
         draw(Sampler(fail_at=3))
@@ -204,6 +202,7 @@ def test_evaluation_names_all_that_made_its_numbers(tmp_path):
     assert result["samples"]["count"] == 10 and result["samples"]["seed"] == 0
     assert result["samples"]["sampler"]["gain"] == 1.0
     assert result["checkpoint"] == {"step": 7}
+    assert result["held_out"]["count"] == 10 and result["held_out"]["fingerprint"] == "numbers"
     assert result["about_metrics"]["mean"]["meaning"] == {"mean": "mean of all numbers"}
     assert result["versions"].keys() >= {"multigen", "torch", "python", "device"}
     assert list(result["pictures"]) == ["Samples", "Real, held out", "The mean"]
@@ -259,6 +258,7 @@ def test_digest_sees_weights_and_settings_and_nothing_else():
     assert describe.digest(network(p=0.2)) != same
     assert describe.digest(network(value=2.0)) != same
     assert describe.digest(Gaussian("velocity")) != describe.digest(Gaussian("clean"))
+    assert describe.digest(torch.float64) != describe.digest(torch.float32)
     assert describe.digest(torch.tensor([True]), torch.tensor(1.0, dtype=torch.bfloat16)) == describe.digest(
         torch.tensor([True]), torch.tensor(1.0, dtype=torch.bfloat16)
     )
