@@ -10,11 +10,25 @@ from importlib import import_module
 from typing import Any
 
 from multigen.build import config_dir
-from multigen.cli.errors import explain
 from multigen.cli.catalogue import help_text
+from multigen.cli.errors import explain
 from multigen.state import MultigenError
 
-_FLAGS = {"--help", "-h", "--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--config-dir", "-cd"}
+_FLAGS = {
+    "--help",
+    "-h",
+    "--multirun",
+    "-m",
+    "--cfg",
+    "-c",
+    "--resolve",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+    "--config-dir",
+    "-cd",
+}
 """Hydra's flags that make sense here; the rest only confuse its parser into pages of usage."""
 
 

@@ -21,10 +21,8 @@ def explain(error: Exception, command: str, arguments: Sequence[str]) -> Multige
         return _missing(error)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
-    for override in arguments:
-        if unknown := _unknown_key(override, command, arguments):
-            return unknown
-    return MultigenError(_one_line(error))
+    unknown = _unknown_key(command, arguments)
+    return unknown or MultigenError(_one_line(error))
 
 
 def _missing(error: Any) -> MultigenError:
@@ -32,25 +30,29 @@ def _missing(error: Any) -> MultigenError:
     return MultigenError(f"unknown {group} {name!r}: {nearest(name, options(group))}")
 
 
-def _unknown_key(override: str, command: str, arguments: Sequence[str]) -> MultigenError | None:
-    """An error if this override sets a key that the configuration does not have."""
-    key, equals, _ = override.partition("=")
-    if not equals or key.startswith(("+", "~", "-", "hydra")) or key in groups():
-        return None
-    node: Any = compose(command, [a for a in arguments if a.partition("=")[0] in groups()])
+def _unknown_key(command: str, arguments: Sequence[str]) -> MultigenError | None:
+    """An error for the first override that sets a key which the configuration does not have."""
+    known = groups(command)
+    config = compose(command, [a for a in arguments if a.partition("=")[0] in known], resolve=False)
+    keys = (a.partition("=")[0] for a in arguments if "=" in a and not a.startswith(("+", "~", "-", "hydra")))
+    return next((error for key in keys if key not in known and (error := _absent(key, config, known))), None)
+
+
+def _absent(key: str, config: dict[str, Any], groups: list[str]) -> MultigenError | None:
+    node: Any = config
     path = key.split(".")
     for depth, part in enumerate(path):
         if not isinstance(node, dict):
             return MultigenError(f"unknown key {key!r}: {'.'.join(path[:depth])!r} is a single value")
         if part not in node:
-            return MultigenError(f"unknown key {key!r}: {nearest(key, _names(path[:depth], node))}")
+            return MultigenError(f"unknown key {key!r}: {nearest(key, _names(path[:depth], node, groups))}")
         node = node[part]
     return None
 
 
-def _names(path: list[str], node: dict[str, Any]) -> list[str]:
+def _names(path: list[str], node: dict[str, Any], groups: list[str]) -> list[str]:
     names = [".".join([*path, str(name)]) for name in node]
-    return names if path else sorted({*names, *groups()})
+    return names if path else sorted({*names, *groups})
 
 
 def _one_line(error: BaseException) -> str:

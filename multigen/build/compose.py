@@ -1,0 +1,63 @@
+"""From files and overrides to a configuration: a plain dict, every interpolation resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Config = dict[str, Any]
+
+
+def config_dir() -> Path:
+    """The folder of shipped configurations: ``configs/`` of the checkout, or the copy inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def groups(command: str = "train") -> list[str]:
+    """The groups that a command chooses from, as its defaults list says: ``experiment``, ``sampler``, ..."""
+    found: set[str] = set()
+    for entry in _read(config_dir() / f"{command}.yaml").get("defaults", []):
+        if isinstance(entry, dict):
+            found |= {name for name in entry if not name.startswith("override ")}
+        elif entry != "_self_":
+            found |= set(groups(entry))
+    return sorted(found)
+
+
+def _read(path: Path) -> Config:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def options(group: str) -> list[str]:
+    """What ``group=...`` can be: ``points/vanilla``, ... Files that begin with an underscore are parts of others."""
+    root = config_dir() / group
+    found = (p.relative_to(root).with_suffix("") for p in root.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in found if not p.name.startswith("_"))
+
+
+def compose(command: str = "train", overrides: Sequence[str] = (), resolve: bool = True) -> Config:
+    """The configuration of a command, as ``multigen COMMAND OVERRIDES...`` would see it.
+
+    >>> compose("train", ["experiment=points/vanilla", "trainer.steps=10"])["trainer"]["steps"]
+    10
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        return plain(hydra.compose(command, list(overrides)), resolve)
+
+
+def plain(config: Any, resolve: bool = True) -> Config:
+    """An OmegaConf node as dicts and lists, interpolations resolved or left as they are written."""
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.to_container(config, resolve=resolve)
+    assert isinstance(found, dict)
+    return {str(k): v for k, v in found.items()}
