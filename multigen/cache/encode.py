@@ -1,0 +1,129 @@
+"""Running a frozen encoder over a data set, away from any training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from multigen.modality import Dataset, Encoder, Example, Modality
+from multigen.random import keys
+from multigen.state import Batch, Features, MultigenError
+
+
+class Cost(NamedTuple):
+    """What encoding costs, measured on a few batches."""
+
+    seconds: float
+    """Per example, reading and encoding."""
+    rows: float
+    """Per example, before masking: tokens, residues, edges."""
+    width: int
+    """D."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An encoder, and the examples it is to see.
+
+    Args:
+        dataset: the examples.
+        modality: makes batches of them. It must not augment: a target belongs to the example, not to one view of it.
+        encoder: the frozen representation.
+        name: of the target, for messages.
+        batch_size: examples per call of the encoder.
+        device: where the encoder runs.
+        workers: processes that read and collate; 0 does it between the encoder's calls.
+    """
+
+    dataset: Dataset
+    modality: Modality
+    encoder: Encoder
+    name: str
+    batch_size: int = 64
+    device: str | torch.device = "cpu"
+    workers: int = 0
+
+    def batches(self, indices: Sequence[int]) -> Iterable[Batch]:
+        return DataLoader(
+            _Numbered(self.dataset),
+            batch_size=self.batch_size,
+            sampler=indices,
+            num_workers=self.workers,
+            collate_fn=partial(_collate, self.modality),
+        )
+
+    def features(self, indices: Sequence[int]) -> Iterator[Features]:
+        """The features of some examples, batch by batch: value Float32 (B, *sites, D), mask Bool (B, *sites), on the CPU.
+
+        Raises:
+            MultigenError: a feature of a real site is not finite, or value and mask do not fit each other.
+        """
+        encoder = self.encoder.to(self.device)
+        for batch in self.batches(indices):
+            with torch.no_grad():
+                found = encoder(batch.to(self.device))
+            yield self._checked(Features(found.value.float().cpu(), found.mask.cpu()))
+
+    def _checked(self, features: Features) -> Features:
+        value, mask = features
+        if value.shape[:-1] != mask.shape:
+            shapes = f"{tuple(value.shape)} and {tuple(mask.shape)}"
+            raise MultigenError(f"the encoder of target {self.name!r} gives features and mask of shapes {shapes}")
+        if not value.isfinite().all(-1)[mask].all():
+            raise MultigenError(f"the encoder of target {self.name!r} gives features that are not finite")
+        return features
+
+    def check(self) -> None:
+        """Refuse a modality that augments: what an encoder sees must be a function of the example alone.
+
+        Raises:
+            MultigenError: the same examples under other keys make other batches.
+        """
+        examples = [self.dataset[i] for i in spaced(len(self.dataset), 4)]
+        one, two = (self.modality.collate(examples, keys(seed, range(len(examples))).tolist()) for seed in (0, 1))
+        same = all(torch.equal(a[k], b[k]) for a, b in ((one.clean, two.clean), (one.raw, two.raw)) for k in a)
+        if not same:
+            raise MultigenError(f"target {self.name!r} cannot be cached: the modality augments at random; use targets=online")
+
+    def cost(self) -> Cost:
+        """Measured on one batch of evenly spaced examples, after another one that warms up."""
+        count = len(self.dataset)
+        if count == 0:
+            raise MultigenError(f"target {self.name!r} cannot be cached: the data set is empty")
+        alone = replace(self, workers=0)  # starting workers would be counted in
+        for _ in range(2):
+            indices, start = spaced(count, self.batch_size), time.perf_counter()
+            features = next(alone.features(indices))
+            seconds = time.perf_counter() - start
+        return Cost(seconds / len(indices), features.mask.sum().item() / len(indices), features.value.shape[-1])
+
+
+def spaced(count: int, wanted: int | None) -> list[int]:
+    """At most `wanted` indices below `count`, evenly spaced; all of them for None."""
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return [i * count // wanted for i in range(wanted)]
+
+
+class _Numbered(torch.utils.data.Dataset):
+    """Items together with their index, from which `collate` gets its keys."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Example]:
+        return index, self.dataset[index]
+
+
+def _collate(modality: Modality[Any], items: Sequence[tuple[int, Example]]) -> Batch:
+    indices, examples = zip(*items, strict=True)
+    return modality.collate(examples, keys(0, indices, "cache").tolist())

@@ -1,0 +1,205 @@
+"""Whitening: features rotated to their principal components, cut to the first k and scaled to unit variance.
+
+Teachers often put most of their variance into a few directions that all examples share; whitening weights what tells examples
+apart (and k components are small to store). With mean m and covariance U diag(l) U^T of the training split's features,
+
+    y = (x - m) U_k diag(l_k)^(-1/2),      Cov(y) = I.
+
+It is fitted once, on the training split, and kept in a file that both the cache and an online encoder read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multigen.cache.encode import Job, spaced
+from multigen.cache.progress import bar, duration
+from multigen.cache.spec import FORMAT, PREPARE, Spec, Storage, cache_root, digest, refuse, slug
+from multigen.files import atomic_write, writing
+from multigen.modality import Dataset, Encoder
+from multigen.state import Batch, Features, MultigenError
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """An affine map of features."""
+
+    mean: Tensor
+    """Float32 (D,)."""
+    basis: Tensor
+    """Float32 (D, k): principal directions over their standard deviations."""
+
+    @property
+    def digest(self) -> str:
+        content = b"".join(x.cpu().contiguous().numpy().tobytes() for x in (self.mean, self.basis))
+        return hashlib.sha256(content).hexdigest()
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """(*, D) -> Float32 (*, k). In full precision also under autocast, so that cached and online targets agree."""
+        with torch.autocast(value.device.type, enabled=False):
+            return (value.float() - self.mean) @ self.basis  # (*, k)
+
+    def to(self, device: Any) -> Whitening:
+        return Whitening(self.mean.to(device), self.basis.to(device))
+
+    def save(self, path: Path, keys: dict[str, Any]) -> None:
+        from safetensors.torch import save
+
+        with atomic_write(path) as file:
+            tensors = {"mean": self.mean.contiguous(), "basis": self.basis.contiguous()}
+            file.write(save(tensors, {key: str(value) for key, value in keys.items()}))
+
+    @staticmethod
+    def load(path: Path) -> Whitening:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return Whitening(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise MultigenError(f"whitening {path} is damaged ({error}); delete it and run `{PREPARE}`") from None
+
+
+class Moments:
+    """Mean and covariance of rows that arrive in pieces, in float64 about the first piece's mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def update(self, rows: Tensor) -> None:
+        """Add rows (R, D)."""
+        if rows.shape[0] == 0:
+            return
+        x = rows.double()  # (R, D)
+        if self.count == 0:
+            self.shift = x.mean(0)  # (D,)
+            self.first = torch.zeros_like(self.shift)  # (D,)
+            self.second = x.new_zeros(x.shape[1], x.shape[1])  # (D, D)
+        x = x - self.shift  # (R, D)
+        self.count += x.shape[0]
+        self.first += x.sum(0)
+        self.second += x.T @ x
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) and covariance (D, D), Float64."""
+        offset = self.first / self.count  # (D,)
+        return self.shift + offset, self.second / self.count - torch.outer(offset, offset)
+
+
+def fit(pieces: Iterable[Tensor], k: int, name: str = "") -> Whitening:
+    """Whiten to `k` dimensions what has the distribution of `pieces`, each (R, D).
+
+    Raises:
+        MultigenError: the rows vary in fewer than `k` directions.
+    """
+    moments = Moments()
+    for rows in pieces:
+        moments.update(rows)
+    if moments.count == 0:
+        raise MultigenError(f"cannot whiten target {name!r}: no example has a real site")
+    mean, covariance = moments.result()
+    values, vectors = torch.linalg.eigh(covariance)  # (D,), (D, D), ascending
+    values, vectors = values.flip(0), vectors.flip(1)
+    # float32 features leave noise of about 1e-7 of the largest deviation, squared, in directions that they do not span
+    rank = int((values > values[0].clamp(min=0) * 1e-12).sum())
+    if rank < k:
+        raise MultigenError(f"cannot whiten target {name!r} to {k} dimensions: its features span {rank}; use whiten={rank}")
+    return Whitening(mean.float(), (vectors[:, :k] / values[:k].sqrt()).float())  # (D,), (D, k)
+
+
+class Whitened:
+    """An encoder whose features are whitened: what `targets: online` uses where the cache stores whitened features."""
+
+    def __init__(self, encoder: Encoder, whitening: Whitening) -> None:
+        self.encoder, self.whitening = encoder, whitening
+        self.fingerprint = digest({"encoder": encoder.fingerprint, "whitening": whitening.digest})
+
+    def __call__(self, batch: Batch) -> Features:
+        value, mask = self.encoder(batch)
+        if value.shape[-1] != (width := self.whitening.mean.shape[0]):
+            raise MultigenError(f"whitening was fitted on features of width {width}, the encoder gives {value.shape[-1]}")
+        return Features(self.whitening(value), mask)
+
+    def to(self, device: Any) -> Whitened:
+        return Whitened(self.encoder.to(device), self.whitening.to(device))
+
+
+def spec_of(name: str, dataset: Dataset, teacher: Encoder, dtype: str) -> Spec:
+    """The key of the cache of what `teacher` says about `dataset`."""
+    if isinstance(teacher, Whitened):
+        return Spec(name, dataset.fingerprint, teacher.encoder.fingerprint, teacher.whitening.digest, dtype)
+    return Spec(name, dataset.fingerprint, teacher.fingerprint, "none", dtype)
+
+
+def _keys(dataset: Dataset, encoder: Encoder, name: str, storage: Storage) -> dict[str, Any]:
+    """What a whitening depends on. All values are strings, as the file stores them."""
+    keys = {"name": name, "dataset": dataset.fingerprint, "encoder": encoder.fingerprint}
+    return keys | {"whiten": str(storage.whiten), "examples": str(storage.examples), "format": str(FORMAT)}
+
+
+def _path(keys: dict[str, Any], root: Path | None) -> Path:
+    return cache_root(root) / f"whitening-{slug(keys['name'])}-{digest(keys)[:12]}.safetensors"
+
+
+def fit_teacher(job: Job, storage: Storage, root: Path | None = None, log: Callable[[str], None] = print) -> Encoder:
+    """The encoder that targets are made of, with its whitening (if any) fitted on `job.dataset` unless it already was."""
+    from filelock import FileLock
+
+    if storage.whiten is None:
+        return job.encoder
+    keys = _keys(job.dataset, job.encoder, job.name, storage)
+    path = _path(keys, root)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            indices = spaced(len(job.dataset), storage.examples)
+            cost = duration(len(indices) * job.cost().seconds)
+            log(f"target {job.name!r}: whitening to {storage.whiten} dimensions from {len(indices):,} examples, about {cost}")
+            with bar(f"whitening {job.name}", len(indices)) as show:
+                fit(_rows(job, indices, show), storage.whiten, job.name).save(path, keys)
+    return Whitened(job.encoder, Whitening.load(path))
+
+
+def _rows(job: Job, indices: Sequence[int], show: Callable[[int], None]) -> Iterator[Tensor]:
+    """The features of all real sites: (R, D) per batch."""
+    done = 0
+    for value, mask in job.features(indices):
+        yield value[mask]
+        done += len(mask)
+        show(done)
+
+
+def load_teacher(
+    encoder: Encoder, name: str, storage: Storage, train: Dataset, root: Path | None = None, command: str = PREPARE
+) -> Encoder:
+    """The encoder that targets are made of: `encoder` itself, or whitened as was fitted on `train`.
+
+    Raises:
+        MultigenError: the whitening was not fitted, or on other data, another encoder, ... (the message says which).
+    """
+    if storage.whiten is None:
+        return encoder
+    keys = _keys(train, encoder, name, storage)
+    path = _path(keys, root)
+    if not path.is_file():
+        raise refuse(f"whitening of target {name!r}", keys, _fitted(path.parent, name), command)
+    return Whitened(encoder, Whitening.load(path))
+
+
+def _fitted(folder: Path, name: str) -> dict[Path, dict[str, str]]:
+    """The whitenings of a target that were fitted, by what they depend on."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in folder.glob(f"whitening-{slug(name)}-*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found[path] = file.metadata() or {}
+    return {path: keys for path, keys in found.items() if keys.get("name") == name}
