@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+_WRITTEN_OUT = 256
+
+
 class TimeEmbedding(nn.Module):
     """t -> a vector: sinusoids of ``scale * t`` (cosines first), then two linears with SiLU.
 
@@ -39,7 +42,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through torch's fused kernel.
+    """Multi-head self-attention.
 
     Args:
         width: D.
@@ -58,9 +61,23 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (B, T, D), mask Bool (B, T) of real tokens or None -> (B, T, D)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
-        bias = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, T)
-        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=bias)  # (B, H, T, D/H)
+        y = attend(self.q_norm(q), self.k_norm(k), v, mask)  # (B, H, T, D/H)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention: q, k, v (B, H, T, D/H), mask Bool (B, T) of real keys or None -> (B, H, T, D/H).
+
+    On accelerators torch's fused kernel. On the CPU its backward pass is the slow one (6 times in bfloat16 at 64 tokens), so
+    sequences whose scores fit the cache are written out.
+    """
+    visible = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, T)
+    if q.device.type != "cpu" or q.shape[-2] > _WRITTEN_OUT:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, H, T, T)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+    return torch.softmax(scores, -1).to(v.dtype) @ v
 
 
 class ModulatedBlock(nn.Module):
