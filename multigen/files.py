@@ -23,7 +23,10 @@ from typing import IO, Any
 from multigen.state import MultigenError
 
 _SUFFIX = ".tmp"
-_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
+_REFUSED = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
 """What a disk answers when it cannot take a file, through no fault of the program."""
 
 

@@ -1,0 +1,142 @@
+"""Training data in an order that is a pure function of (seed, position).
+
+Position p of a run is example p mod N of epoch p // N's permutation, and the random numbers of that example have the key of
+(seed, p). Batches run on across the end of an epoch: none is short, no example is dropped or seen twice in an epoch. Nothing
+has to be saved to go on from a position, and neither workers nor processes can change what comes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from multigen.modality import Dataset, Modality
+from multigen.random import keys
+from multigen.state import Batch, MultigenError
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of an epoch: Long (count,)."""
+    return keys(seed, torch.arange(count), f"order {epoch}").argsort(stable=True)
+
+
+def indices(seed: int, positions: Sequence[int], count: int) -> list[int]:
+    """The examples at some positions of the run, of a data set of `count`."""
+    return [int(permutation(seed, p // count, count)[p % count]) for p in positions]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the examples of one optimiser step are cut up: first into micro-batches, then among processes.
+
+    Args:
+        batch_size: examples of one optimiser step, over all micro-batches and processes.
+        accumulate: micro-batches of one optimiser step.
+        rank, world: this process and their number.
+    """
+
+    batch_size: int
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        parts = self.accumulate * self.world
+        if self.accumulate < 1 or self.batch_size < 1 or self.batch_size % parts:
+            raise MultigenError(
+                f"batch_size {self.batch_size} cannot be cut into {self.accumulate} accumulated micro-batches on {self.world} "
+                f"processes; it must be a multiple of {parts}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Examples of one micro-batch on one process."""
+        return self.batch_size // (self.accumulate * self.world)
+
+    def positions(self, micro: int) -> range:
+        """This process's positions of the run's `micro`-th micro-batch: a contiguous slice of it."""
+        start = micro * self.size * self.world + self.rank * self.size
+        return range(start, start + self.size)
+
+
+@dataclass(frozen=True)
+class _MicroBatches:
+    """The run's micro-batches by number, as a map-style data set for torch's workers."""
+
+    dataset: Dataset
+    modality: Modality[Any]
+    split: Split
+    seed: int
+
+    def __getitem__(self, micro: int) -> Batch | MultigenError:
+        positions = self.split.positions(micro)
+        try:
+            examples = [self.dataset[i] for i in indices(self.seed, positions, len(self.dataset))]
+            return self.modality.collate(examples, keys(self.seed, positions, "train").tolist())
+        except MultigenError as error:
+            return error  # raised in a worker it would arrive wrapped in a traceback
+
+
+class Loader:
+    """The micro-batches of a run, from any step on.
+
+    Args:
+        workers: processes that prepare batches ahead; with 0 it is done in between.
+        pin: page-locked memory, for transfers that do not wait.
+    """
+
+    def __init__(
+        self, dataset: Dataset, modality: Modality[Any], split: Split, seed: int = 0, workers: int = 0, pin: bool = False
+    ) -> None:
+        if len(dataset) < 1:
+            raise MultigenError("the training set is empty")
+        self.dataset = dataset
+        self._source = _MicroBatches(dataset, modality, split, seed)
+        self._split, self._workers, self._pin = split, workers, pin
+
+    def steps(self, start: int, stop: int) -> Generator[list[Batch], None, None]:
+        """The micro-batches of optimiser steps start, ..., stop - 1. Close the iterator to end its workers."""
+        count = self._split.accumulate
+        batches = iter(self._loader(range(start * count, stop * count)))
+        try:
+            for _ in range(start, stop):
+                yield [_checked(next(batches)) for _ in range(count)]
+        finally:
+            if self._workers:
+                batches._shutdown_workers()  # type: ignore[attr-defined] # at once, whoever still refers to the iterator
+
+    def _loader(self, micros: range) -> DataLoader[Any]:
+        return DataLoader(
+            self._source,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=micros,
+            collate_fn=_same,
+            num_workers=self._workers,
+            pin_memory=self._pin,
+            worker_init_fn=_begin if self._workers else None,
+            generator=torch.Generator(),
+        )
+
+
+def _checked(batch: Batch | MultigenError) -> Batch:
+    if isinstance(batch, MultigenError):
+        raise batch
+    return batch
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _begin(worker: int) -> None:
+    """In a worker: leave signals to the trainer, which wants to finish its step when a terminal signals the whole group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,212 @@
+"""A run's folder: its configuration, metrics, checkpoints and samples, written by one process at a time.
+
+::
+
+    outputs/NAME/
+        config.yaml      complete: sampling, evaluation and resuming read nothing else
+        versions.json    program, libraries and device that trained it last
+        metrics.jsonl    one JSON object a line, each with "step"
+        checkpoints/     see `multigen.checkpoint`
+        samples/         sample grids drawn while training
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multigen import describe
+from multigen.files import read_text, remove_temporaries, to_json, write_json, write_text, writing
+from multigen.state import MultigenError
+
+Config = dict[str, Any]
+
+HARMLESS = (
+    "name", "run", "resume", "device", "sampler*", "metrics*", "evaluate*", "hydra*",
+    "trainer.steps", "trainer.device", "trainer.workers", "trainer.checkpoint_every", "trainer.keep", "trainer.log_every",
+    "trainer.log_to", "trainer.progress", "trainer.observers*", "trainer.compile", "trainer.max_bad_losses",
+)  # fmt: skip
+"""Settings that may change when a run goes on: they do not change what is learned in a step (compiling: but for rounding)."""
+
+
+class Run:
+    """One run's folder.
+
+    Args:
+        folder: made when training starts.
+        config: the complete configuration as plain values; None when there is none (library use) or it is to be read.
+    """
+
+    def __init__(self, folder: Path | str, config: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        self.config: Config | None = None if config is None else json.loads(to_json(dict(config)))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def digest(self) -> str | None:
+        """Identifies what the configuration makes a run learn; None without a configuration."""
+        if self.config is None:
+            return None
+        return hashlib.sha256(to_json(sorted(_essential(self.config).items())).encode()).hexdigest()[:16]
+
+    # --------------------------------------------------------------------------------------------------- configuration
+
+    def stored(self) -> Config:
+        """The configuration that the folder holds.
+
+        Raises:
+            MultigenError: it is no run folder.
+        """
+        import yaml
+
+        path = self.folder / "config.yaml"
+        if not path.is_file():
+            raise MultigenError(f"{self.folder} is not a run folder: it has no config.yaml")
+        try:
+            config = yaml.safe_load(read_text(path))
+        except yaml.YAMLError as error:
+            raise MultigenError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict):
+            raise MultigenError(f"{path} is damaged: it holds no settings")
+        return config
+
+    def check(self) -> None:
+        """Refuse to go on with a run of another configuration, naming the settings that differ."""
+        if self.config is None or not (self.folder / "config.yaml").is_file():
+            return
+        before, now = _essential(self.stored()), _essential(self.config)
+        changed = [k for k in {**before, **now} if before.get(k, _ABSENT) != now.get(k, _ABSENT)]
+        if changed:
+            shown = [f"{k} was {before.get(k, _ABSENT)!r} and is {now.get(k, _ABSENT)!r}" for k in changed[:3]]
+            more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise MultigenError(
+                f"{self.folder} holds a run of another configuration: {', '.join(shown)}{more}; choose another run folder"
+            )
+
+    def _store(self) -> None:
+        import yaml
+
+        if self.config is not None:
+            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True, width=120)
+            write_text(self.folder / "config.yaml", text)
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    @contextmanager
+    def open(self, device: torch.device | str = "cpu") -> Iterator[None]:
+        """Own the folder for as long as the context lasts: make it, lock it, check it, clear what killed writers left.
+
+        Raises:
+            MultigenError: another process owns it, it holds another configuration, or it cannot be written.
+        """
+        with writing(self.folder):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with _lock(self.folder):
+            self.check()
+            for folder in (self.folder, self.checkpoints, self.samples):
+                remove_temporaries(folder)
+            self._store()
+            write_json(self.folder / "versions.json", describe.versions(device))
+            yield
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        with writing(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(to_json({"step": step, **values}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics of later steps, and a line that was torn by a kill: training goes on from `step`."""
+        if self.metrics.is_file():
+            lines = [to_json(entry) for entry in self.history() if entry["step"] <= step]
+            write_text(self.metrics, "".join(f"{line}\n" for line in lines))
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``, oldest first, without torn ones."""
+        if not self.metrics.is_file():
+            return []
+        parsed = [_parse(line) for line in self.metrics.read_bytes().splitlines()]
+        return [entry for entry in parsed if entry is not None]
+
+
+_ABSENT = "absent"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None
+
+
+def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value, for what must not change while a run goes on."""
+    return {k: v for k, v in _flat(config) if not any(fnmatch(k, pattern) for pattern in HARMLESS)}
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+# -------------------------------------------------------------------------------------------------------------------- lock
+
+_held: set[int] = set()
+"""File descriptors of the locks that this process holds."""
+
+
+def _let_go() -> None:
+    """In a forked child: a lock lasts as long as anyone has its file open, and a child may outlive a killed parent."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. The system drops it with the process, however that ends, so that it is never stale."""
+    import fcntl
+
+    path = folder / ".lock"
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            raise MultigenError(f"{folder} is being written by another process (number {owner})") from None
+        _held.add(handle)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)

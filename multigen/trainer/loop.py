@@ -1,0 +1,347 @@
+"""Training: one step that reads as its description, and around it what makes a long run safe."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from multigen import checkpoint, distributed
+from multigen.curriculum import Weight, weight_at
+from multigen.diffusion import Diffusion
+from multigen.ema import Ema
+from multigen.loader import Loader, Split
+from multigen.modality import Dataset, Modality
+from multigen.random import hash64
+from multigen.run import Run
+from multigen.state import Batch, MultigenError
+from multigen.trainer.loggers import Logger, open_loggers
+from multigen.trainer.meter import Meter
+from multigen.trainer.progress import Progress
+from multigen.trainer.signals import Interrupted, Signals
+from multigen.trainer.speed import Stopwatch, peak_flops, training_flops
+
+
+class Observer(Protocol):
+    """Looks at a model in training: draws samples, measures a validation loss."""
+
+    every: int
+    """Called after every so many steps, and after the last one."""
+
+    def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+        """Called in every process; the numbers that process 0 returns are logged.
+
+        Random numbers may be drawn and modules put into evaluation mode; weights must not change.
+        """
+        ...
+
+
+class Diverged(MultigenError):
+    """Losses were not finite too often."""
+
+
+class Trainer:
+    """Trains a `Diffusion` in a run's folder, going on from the last checkpoint that is there.
+
+    Everything random is a function of (seed, step): interrupted anywhere and started again, a run on a CPU ends with the same
+    weights to the bit. Several processes, started by ``accelerate launch`` or ``torchrun``, share each batch.
+
+    Args:
+        diffusion: what is trained; moved to the device and wrapped in place.
+        dataset: training examples.
+        modality: makes batches of them.
+        run: where checkpoints and numbers go.
+        optimizer: parameters -> optimiser. ``fused=True`` lets an accelerator skip a bad step without being waited for.
+        steps: optimiser updates of the whole run.
+        batch_size: examples of one update, over all micro-batches and processes.
+        accumulate: micro-batches of one update.
+        schedule: factor of the learning rate, constant or a function of the global step.
+        ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
+        clip: largest norm of the gradient; None does not clip.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        compile: compile the denoiser with `torch.compile`.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+        workers: processes that prepare batches; 0 prepares them in between.
+        seed: of data order, noise and dropout. Initial weights are the caller's.
+        checkpoint_every: steps between checkpoints.
+        keep: number of checkpoints that are kept.
+        log_every: steps between readings of losses.
+        log_to: further logs: "tensorboard" (if installed), "wandb".
+        max_bad_losses: the run stops when so many steps had losses that are not finite. Such steps change no weights.
+        observers: look on while training.
+        progress: show progress on standard error.
+    """
+
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        dataset: Dataset,
+        modality: Modality[Any],
+        run: Run,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        steps: int,
+        batch_size: int,
+        accumulate: int = 1,
+        schedule: Weight = 1.0,
+        ema: Sequence[float] = (0.999,),
+        clip: float | None = 1.0,
+        precision: str = "no",
+        compile: bool = False,
+        device: str = "auto",
+        workers: int = 0,
+        seed: int = 0,
+        checkpoint_every: int = 500,
+        keep: int = 3,
+        log_every: int = 20,
+        log_to: Sequence[str] = ("tensorboard",),
+        max_bad_losses: int = 10,
+        observers: Sequence[Observer] = (),
+        progress: bool = True,
+    ) -> None:
+        counts = {"steps": steps, "checkpoint_every": checkpoint_every, "keep": keep, "log_every": log_every}
+        for name, value in counts.items():
+            if value < 1:
+                raise MultigenError(f"trainer.{name} is at least 1, got {value}")
+        self.steps, self.batch_size, self.accumulate, self.schedule = steps, batch_size, accumulate, schedule
+        self.clip, self.precision, self.seed, self.max_bad_losses = clip, precision, seed, max_bad_losses
+        self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
+        self.observers, self.modality, self.run, self._show = observers, modality, run, progress
+        self.step = 0
+        """Optimiser updates made."""
+        self._saved: int | None = None  # the step of the last checkpoint
+
+        self.accelerator = distributed.accelerator(precision, device)
+        self.device: torch.device = self.accelerator.device
+        self.main = self.accelerator.is_main_process
+        self.loader = Loader(dataset, modality, self._split(), seed, workers, pin=self.device.type == "cuda")
+        self.diffusion = cast(Diffusion, distributed.release(diffusion))
+        self.model: nn.Module = self.accelerator.prepare(self.diffusion)
+        self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
+        self.optimizer: Any = self.accelerator.prepare(optimizer(self.parameters))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._fixed = {name for name, _ in self.diffusion.named_buffers()}  # may hold infinities: attention masks
+        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
+        self.meter = Meter(self.device, max_bad_losses, distributed.total, scaled=self.accelerator.scaler is not None)
+        for encoder in modality.encoders.values():
+            encoder.to(self.device)
+        if compile:
+            self.diffusion.denoiser.compile()
+
+    def _split(self) -> Split:
+        return Split(self.batch_size, self.accumulate, distributed.rank(), distributed.world())
+
+    # -------------------------------------------------------------------------------------------------------- one step
+
+    def train_step(self, micro_batches: Sequence[Batch]) -> None:
+        """One optimiser update."""
+        torch.manual_seed(hash64(self.seed, "step", self.step, distributed.rank()))
+        for i, batch in enumerate(micro_batches):
+            with self._exchanging(last=i == len(micro_batches) - 1):
+                losses = self.model(self.encode(batch), self.step)
+                self.accelerator.backward(losses.total / len(micro_batches))
+            self.meter.add(losses)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.clip or float("inf"))  # ()
+        self._update(self.meter.close(norm, self.step))
+        self.step += 1
+        for average in self.averages:
+            average.update(self.step)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Batch:
+        """Bring a batch to the device and fill in its latents and targets."""
+        return self.modality.encode(batch.to(self.device, non_blocking=True))
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients in the last micro-batch only."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
+
+    def _update(self, good: Tensor) -> None:
+        """Let the optimiser step if the step is good, without waiting for the device where that can be avoided."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * weight_at(self.schedule, self.step)
+        if self.accelerator.scaler is not None:
+            self.optimizer.step()  # the scaler looks for itself
+        elif self.device.type != "cpu" and getattr(self.optimizer.optimizer, "_step_supports_amp_scaling", False):
+            self.optimizer.optimizer.found_inf = (~good).float()  # () fused optimisers skip on the device
+            self.optimizer.step()
+        elif good:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    # --------------------------------------------------------------------------------------------------------- the run
+
+    def fit(self) -> None:
+        """Train up to the last step.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+            Diverged: losses were not finite too often.
+            MultigenError: the folder is in use, holds another configuration, cannot be written, ...
+        """
+        with ExitStack() as stack:
+            if self.main:
+                stack.enter_context(self.run.open(self.device))
+            distributed.barrier()
+            self._resume()
+            signals = stack.enter_context(Signals())
+            self._loggers = self._open_loggers(stack)
+            self._progress = stack.enter_context(Progress(self.steps, self.step, self.main and self._show))
+            self._watch, self._lap = Stopwatch(), self.step
+            self._flops: float | None = None
+            stream = stack.enter_context(contextlib.closing(self.loader.steps(self.step, self.steps)))
+            self.diffusion.train()
+            for micro_batches in stream:
+                self._before(micro_batches)
+                self.train_step(micro_batches)
+                self._after()
+                if number := self._asked_to_stop(signals):
+                    raise self._interrupted(number)
+
+    def _open_loggers(self, stack: ExitStack) -> list[Logger]:
+        loggers = open_loggers(self.log_to, self.run, self.step) if self.main else []
+        for logger in loggers:
+            stack.callback(logger.close)
+        return loggers
+
+    def _before(self, micro_batches: Sequence[Batch]) -> None:
+        """Once, count what a step costs."""
+        if self._flops is None and self.main:
+            with self._watch.pause():
+                counted = training_flops(self.diffusion, self.encode(micro_batches[0]), self.step) or float("nan")
+                self._flops = counted / peak_flops(self.device, self.precision)
+
+    def _after(self) -> None:
+        """Log, observe, save: in this order, so that a checkpoint's step has left all of its traces."""
+        self._progress.advance()
+        if self._due(self.log_every):
+            self._log({**self.meter.read(), **self._speed()}, show=True)
+        if self.device.type == "cpu" or self._due(self.log_every) or self._due(self.checkpoint_every):
+            self._stop_if_diverged()
+        with self._watch.pause():
+            for observer in self.observers:
+                if self._due(observer.every):
+                    self._log(observer(self, self.step))
+                    self.diffusion.train()
+            if self._due(self.checkpoint_every):
+                self.save()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.steps
+
+    def _log(self, values: dict[str, float], show: bool = False) -> None:
+        if not self.main or not values:
+            return
+        self.run.log(self.step, values)
+        for logger in self._loggers:
+            logger.log(self.step, values)
+        if show:
+            self._progress.show(self.step, values)
+
+    def _speed(self) -> dict[str, float]:
+        """Examples a second since the last reading, and the share of the devices' best."""
+        if not self.main:
+            return {}
+        rate = (self.step - self._lap) * self.batch_size / self._watch.lap()
+        self._lap = self.step
+        share = rate * cast(float, self._flops) / distributed.world()
+        return {"examples_per_second": rate, "peak_share": share, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+
+    def _stop_if_diverged(self) -> None:
+        if self.meter.bad < self.max_bad_losses:
+            return
+        count, step, terms = self.meter.faults()
+        good = checkpoint.paths(self.run.checkpoints)
+        raise Diverged(
+            f"the loss was not finite in {count} steps, last in step {step + 1} (term {', '.join(terms)}); "
+            f"the last good checkpoint is {good[-1] if good else 'not written yet'}"
+        )
+
+    def _asked_to_stop(self, signals: Signals) -> int | None:
+        """The number of a signal that any process got; all processes agree on the step."""
+        if self.step == self.steps or not (distributed.world() == 1 or self.device.type == "cpu" or self._due(self.log_every)):
+            return None
+        return distributed.highest(signals.received or 0) or None
+
+    def _interrupted(self, number: int) -> Interrupted:
+        if self._saved != self.step:
+            self.save()
+        name = signal.Signals(number).name
+        again = f"multigen train resume={self.run.folder}"
+        return Interrupted(number, f"stopped by {name} after step {self.step} of {self.steps}; go on with: {again}")
+
+    @contextmanager
+    def averaged(self, index: int = 0) -> Iterator[Diffusion]:
+        """`diffusion` with the averaged denoiser in place of the one in training, for observers."""
+        trained = self.diffusion.denoiser
+        try:
+            if self.averages:
+                self.diffusion.denoiser = self.averages[index].module
+            yield self.diffusion
+        finally:
+            self.diffusion.denoiser = trained
+
+    # ----------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint. Every process has to call it."""
+        meter = self.meter.state()
+        self._saved = self.step
+        if not self.main:
+            return
+        tensors, values = checkpoint.pack_optimizer(self.optimizer.optimizer)
+        averages = {average.name: average.module.state_dict() for average in self.averages}
+        files = {"model": self.diffusion.state_dict(), **averages, "optimizer": tensors}
+        self._refuse_poison(files)
+        scaler = self.accelerator.scaler
+        state = {
+            "config": self.run.digest,
+            "order": self._order(),
+            "meter": meter,
+            "optimizer": values,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        }
+        checkpoint.save(self.run.checkpoints, self.step, files, state, self.keep)
+
+    def _refuse_poison(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Weights may become infinite without any loss having been: that must not replace a good checkpoint."""
+        for name, tensors in files.items():
+            floats = {k: x for k, x in tensors.items() if x.is_floating_point() and k not in self._fixed}
+            norms = torch._foreach_norm(list(floats.values()), float("inf"))  # () each
+            if bad := [k for k, fine in zip(floats, torch.stack(norms).isfinite().tolist(), strict=True) if not fine]:
+                raise Diverged(f"{bad[0]!r} in {name} is not finite after step {self.step}; no checkpoint was written")
+
+    def _order(self) -> dict[str, Any]:
+        """What else, beside the step, decides which examples come next."""
+        dataset = self.loader.dataset
+        return {"seed": self.seed, "batch_size": self.batch_size, "examples": len(dataset), "data": dataset.fingerprint}
+
+    def _resume(self) -> None:
+        """Go on from the last checkpoint, or from the beginning if there is none."""
+        found = checkpoint.latest(self.run.checkpoints)
+        if found is not None:
+            self._load(found)
+        if self.main:
+            self.run.rewind(self.step)
+
+    def _load(self, found: checkpoint.Checkpoint) -> None:
+        if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
+            raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
+        for name, value in self._order().items():
+            if (before := found.state["order"][name]) != value:
+                raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
+        checkpoint.restore(self.diffusion, found.tensors("model", self.device), found.path / "model.safetensors")
+        for average in self.averages:
+            path = found.path / f"{average.name}.safetensors"
+            checkpoint.restore(average.module, found.tensors(average.name, self.device), path)
+        checkpoint.unpack_optimizer(self.optimizer.optimizer, found.tensors("optimizer"), found.state["optimizer"])
+        if self.accelerator.scaler is not None and found.state["scaler"]:
+            self.accelerator.scaler.load_state_dict(found.state["scaler"])
+        self.meter.load(found.state["meter"], self.main)
+        self.step = self._saved = found.step

@@ -1,0 +1,91 @@
+"""How fast training is: examples a second, and the share of what the device can do at best."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from multigen.state import Batch
+
+_TERA = 1e12
+
+_PEAKS = {  # name contains -> (bfloat16 and float16, float32 matrix products), dense, as the manufacturer states them
+    "H200": (989, 67),
+    "H100 PCIe": (756, 51),
+    "H100": (989, 67),
+    "A100": (312, 19.5),
+    "L40S": (362, 91.6),
+    "L4": (121, 30.3),
+    "A10": (125, 31.2),
+    "V100": (125, 15.7),
+    "T4": (65, 8.1),
+    "RTX 4090": (165, 82.6),
+    "RTX 3090": (71, 35.6),
+}
+"""TFLOP/s."""
+
+
+def peak_flops(device: torch.device, precision: str = "no") -> float:
+    """FLOP/s of matrix products at best: from a table of GPUs, else measured."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    for known, (half, single) in _PEAKS.items():
+        if known in name:
+            return (single if precision == "no" else half) * _TERA
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return _measure(device, dtype, 512 if device.type == "cpu" else 4096)
+
+
+def _measure(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """FLOP/s of the fastest of a few square matrix products."""
+    x = torch.ones(size, size, device=device, dtype=dtype)  # (size, size)
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        (x @ x)[0, 0].item()  # reading a number waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | None:
+    """FLOPs of one example's forward and backward pass, frozen encoders apart; None where they cannot be counted.
+
+    It trains a copy, so that nothing of the run (buffers, gradients, hooks) notices.
+
+    Args:
+        batch: encoded; its first two examples are looked at.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    some = batch.map(lambda x: x[:2])
+    try:
+        with FlopCounterMode(display=False) as counter:
+            copy.deepcopy(diffusion)(some, step).total.backward()
+        return counter.get_total_flops() / len(some)
+    except Exception:  # a statistic must not stop a run; what is really wrong, the step itself will say
+        return None
+
+
+class Stopwatch:
+    """Time since the last reading, without what was spent in pauses."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - before
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        now = time.perf_counter()
+        elapsed, self._start = now - self._start, now
+        return max(elapsed, 1e-9)
