@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -81,7 +81,9 @@ class Modality(Protocol[S]):
 class Metric(Protocol[S]):
     """A number, or several, about a set of samples."""
 
-    def update(self, samples: Sequence[S | None]) -> None: ...
+    def update(self, samples: Sequence[S | None], template: Batch) -> None:
+        """Take in more samples; row i of `template` is what sample i was made for: its conditions, its size."""
+        ...
 
     def compute(self) -> dict[str, float]: ...
 
@@ -90,6 +92,29 @@ def run_encoders(batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
     """Fill in the targets that the batch does not carry yet and drop ``raw``: the core of every `Modality.encode`."""
     missing = {name: encode(batch) for name, encode in encoders.items() if name not in batch.target}
     return batch.replace(target={**batch.target, **missing}, raw={})
+
+
+def place(batch: Batch, components: Collection[str] = (), conditions: Collection[str] = ()) -> Batch:
+    """Move representations out of ``target``: where one lies decides how it guides.
+
+    Args:
+        batch: whose encoders have run.
+        components: names that are denoised together with the data: to ``clean``, ``mask`` and ``free``.
+        conditions: names that are given: the value alone, to ``cond``. Sites that the mask leaves out should hold zeros.
+
+    Raises:
+        MultigenError: the batch has a name nowhere.
+    """
+    clean, cond, mask, rest = dict(batch.clean), dict(batch.cond), dict(batch.mask), dict(batch.target)
+    for kind, names, there in (("component", components, clean), ("condition", conditions, cond)):
+        for name in names:
+            if name not in there and name not in rest:
+                raise MultigenError(f"{kind} {name!r} comes from neither data, cache nor encoder; is targets=online missing?")
+            if name in rest:
+                there[name], real = rest.pop(name)
+                mask |= {name: real} if kind == "component" else {}
+    free = {k: batch.free.get(k, m) for k, m in mask.items()}
+    return batch.replace(clean=clean, mask=mask, free=free, cond=cond, target=rest)
 
 
 def collate_targets(examples: Sequence[Example], sites: Mapping[str, Sequence[int]] | None = None) -> dict[str, Features]:
@@ -119,9 +144,12 @@ def _stack(name: str, targets: Sequence[Any], at_least: Sequence[int]) -> Featur
         raise MultigenError(f"target {name!r} has examples that cannot be stacked: shapes {sorted(set(shapes))}")
     least = at_least or (0,) * (len(shapes[0]) - 1)
     size = [max(sizes) for sizes in zip(*(shape[:-1] for shape in shapes), least, strict=True)]
-    value = np.zeros((len(pairs), *size, shapes[0][-1]), np.float32)  # (B, *sites, D)
+    # in the arrays' own type and widened at once: torch converts half precision several times faster than numpy
+    value = np.zeros(
+        (len(pairs), *size, shapes[0][-1]), np.result_type(*(array.dtype for array, _ in pairs))
+    )  # (B, *sites, D)
     mask = np.zeros((len(pairs), *size), np.bool_)  # (B, *sites)
     for i, (array, real) in enumerate(pairs):
         box = (i, *(slice(n) for n in array.shape[:-1]))
         value[box], mask[box] = array, real
-    return Features(torch.from_numpy(value), torch.from_numpy(mask))
+    return Features(torch.from_numpy(value).float(), torch.from_numpy(mask))

@@ -83,8 +83,10 @@ class Job:
         """Refuse a modality that augments: what an encoder sees must be a function of the example alone.
 
         Raises:
-            MultigenError: the same examples under other keys make other batches.
+            MultigenError: the same examples under other keys make other batches, or there are none.
         """
+        if len(self.dataset) == 0:
+            raise MultigenError(f"target {self.name!r} cannot be cached: the data set is empty")
         examples = [self.dataset[i] for i in spaced(len(self.dataset), 4)]
         one, two = (self.modality.collate(examples, keys(seed, range(len(examples))).tolist()) for seed in (0, 1))
         same = all(torch.equal(a[k], b[k]) for a, b in ((one.clean, two.clean), (one.raw, two.raw)) for k in a)
@@ -93,12 +95,9 @@ class Job:
 
     def cost(self) -> Cost:
         """Measured on one batch of evenly spaced examples, after another one that warms up."""
-        count = len(self.dataset)
-        if count == 0:
-            raise MultigenError(f"target {self.name!r} cannot be cached: the data set is empty")
         alone = replace(self, workers=0)  # starting workers would be counted in
         for _ in range(2):
-            indices, start = spaced(count, self.batch_size), time.perf_counter()
+            indices, start = spaced(len(self.dataset), self.batch_size), time.perf_counter()
             features = next(alone.features(indices))
             seconds = time.perf_counter() - start
         return Cost(seconds / len(indices), features.mask.sum().item() / len(indices), features.value.shape[-1])
