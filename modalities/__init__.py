@@ -1,0 +1,1 @@
+"""The domains. Each folder imports multigen and itself, never another modality."""

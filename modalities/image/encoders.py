@@ -1,0 +1,289 @@
+"""Teachers: frozen networks that see the clean picture, or read its caption.
+
+They read ``Batch.raw``: ``image``, uint8 (B, 3, R, R), and ``caption``, uint8 (B, L), UTF-8 padded with zeros. Features of
+pictures come as tokens on the student's grid, row by row as the student's own tokens, so that each is aligned with its patch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modalities.image import weights as prepared
+from multigen.files import nearest, read_json
+from multigen.state import Batch, Features, MultigenError
+
+VERSION = 1
+"""Raise it when the same weights give other features."""
+
+
+Grid = int | tuple[int, int] | None
+"""Tokens a side, or (rows, columns), or as the network has it."""
+
+
+class _Frozen(nn.Module):
+    """A network that is never trained: no gradient, no dropout, no running statistics."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def _freeze(self, **options: Any) -> None:
+        """Called at the end of a constructor. The `options` are what the features depend on besides the weights."""
+        self.options |= options
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> _Frozen:
+        return super().train(False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the code's version, the options and every weight."""
+        digest = hashlib.sha256(f"{VERSION} {sorted(self.options.items())}".encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return f"{type(self).__name__}-{digest.hexdigest()[:16]}"
+
+
+class _Pictures(_Frozen):
+    """From pictures to tokens: what all picture teachers share. A network is given by `maps`."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, grid: Grid, pooled: bool, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(size=size, grid=grid, pooled=pooled, mean=tuple(mean), std=tuple(std))
+        self.size, self.grid, self.pooled = size, grid, pooled
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)  # (3, 1, 1)
+        self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)  # (3, 1, 1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, 3, size, size), normalised -> (B, D, h, w)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Features:
+        """Tokens (B, T, D) on the grid, or their mean (B, D)."""
+        picture = raw(batch, "image", self).float()  # (B, 3, R, R)
+        maps = self.maps((resize(picture, self.size) - self.mean) / self.std)  # (B, D, h, w)
+        # (B, D) or (B, T, D)
+        value = maps.mean((2, 3)) if self.pooled else to_grid(maps, self.grid).flatten(2).transpose(1, 2)
+        return Features(value.float().contiguous(), torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device))
+
+
+def raw(batch: Batch, name: str, encoder: nn.Module) -> Tensor:
+    """What an encoder sees, or the reason why it cannot."""
+    if name not in batch.raw:
+        needs = f"{type(encoder).__name__} needs raw {name!r}, the batch has {sorted(batch.raw)}"
+        raise MultigenError(f"{needs}: is the encoder one of the modality's, and does the data set offer it?")
+    return batch.raw[name]
+
+
+def resize(picture: Tensor, size: int) -> Tensor:
+    """(B, C, R, R) in 0 .. 255 -> (B, C, size, size)."""
+    if picture.shape[-2:] == (size, size):
+        return picture
+    return F.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(0, 255)
+
+
+def to_grid(maps: Tensor, grid: Grid) -> Tensor:
+    """(B, D, h, w) -> (B, D, *grid): means of areas where the grid is coarser, linear interpolation where it is finer."""
+    if grid is None:
+        return maps
+    rows, columns = (grid, grid) if isinstance(grid, int) else grid
+    if rows <= maps.shape[-2] and columns <= maps.shape[-1]:
+        return F.adaptive_avg_pool2d(maps, (rows, columns))
+    return F.interpolate(maps, (rows, columns), mode="bilinear", antialias=True)
+
+
+class EfficientNetLite0(_Pictures):
+    """EfficientNet-Lite0 (Tan and Le 2019; Liu 2020), trained on ImageNet: 4.65 M parameters.
+
+    Args:
+        size: pixels of the side at which it looks; its last map has size / 32 tokens a side.
+        grid: tokens a side of the student (or (rows, columns)); None keeps the network's own.
+        pooled: the mean over all tokens instead.
+        stage: 0 .. 6 for the map after that stage, of width 16, 24, 40, 80, 112, 192, 320 and stride 2, 4, 8, 16, 16, 32, 32;
+            None for the last map, of width 1280 and stride 32.
+        pretrained: False leaves the weights random (a control, and for tests).
+        root: the data root in which the weights were prepared.
+    """
+
+    def __init__(
+        self,
+        size: int = 128,
+        grid: Grid = 4,
+        pooled: bool = False,
+        stage: int | None = None,
+        pretrained: bool = True,
+        root: str | Path | None = None,
+    ) -> None:
+        # the weights expect (255 x - 127) / 128
+        super().__init__(size, grid, pooled, [127 / 255] * 3, [128 / 255] * 3)
+        if stage is not None and not 0 <= stage <= 6:
+            raise MultigenError(f"EfficientNetLite0 has stages 0 .. 6, not {stage}")
+        self.net, self.stage = build("tf_efficientnet_lite0"), stage
+        if pretrained:
+            self.net.load_state_dict(prepared.efficientnet(Path(root) if root else None))
+        self._freeze(stage=stage)
+
+    def maps(self, x: Tensor) -> Tensor:
+        if self.stage is None:
+            return self.net.forward_features(x)  # (B, 1280, h, w)
+        x = self.net.bn1(self.net.conv_stem(x))
+        return self.net.blocks[: self.stage + 1](x)  # (B, D, h, w)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """ImageNet class logits (B, 1000), for checks of the weights."""
+        picture = resize(raw(batch, "image", self).float(), self.size)  # (B, 3, size, size)
+        return self.net((picture - self.mean) / self.std)
+
+
+class Timm(_Pictures):
+    """Any network of timm as a teacher: convolutional maps or a transformer's patch tokens, normalised as it was trained.
+
+    Args:
+        model: timm's name, such as ``vit_small_patch14_dinov2.lvd142m``.
+        size: pixels of the side at which it looks; None takes what the network was trained at.
+        grid: tokens a side of the student (or (rows, columns)); None keeps the network's own.
+        pooled: the mean over all tokens instead.
+        layer: which of the network's intermediate features, counted from 0 as timm does; -1 is the last.
+        pretrained: download the weights from timm's hub (the client's own cache and offline switch apply).
+        weights: a local safetensors file with them instead.
+        seed: of the random weights when there are no others.
+
+    Raises:
+        MultigenError: timm has no such network, the hub cannot be reached, or the file does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        size: int | None = None,
+        grid: Grid = None,
+        pooled: bool = False,
+        layer: int = -1,
+        pretrained: bool = True,
+        weights: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        config = _config(model)
+        size = size or int(config.input_size[-1])
+        super().__init__(size, grid, pooled, config.mean, config.std)
+        self.layer = layer
+        options = {"img_size": size} if config.fixed_input_size else {}
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            self.net = build(model, pretrained and weights is None, num_classes=0, **options)
+        if weights is not None:
+            load_weights(self.net, Path(weights))
+        self._freeze(model=model, layer=layer)
+
+    def maps(self, x: Tensor) -> Tensor:
+        wanted = 1 if self.layer == -1 else [self.layer]  # timm reads a number as "the last so many"
+        options = {"norm": True, "output_fmt": "NCHW", "intermediates_only": True}
+        try:
+            return self.net.forward_intermediates(x, wanted, **options)[-1]  # (B, D, h, w)
+        except (AssertionError, AttributeError, IndexError) as error:
+            raise MultigenError(f"{self.options['model']} offers no features of layer {self.layer}: {error}") from None
+
+
+def _config(model: str) -> Any:
+    """What timm knows about a network: sizes, normalisation."""
+    import timm
+
+    name = model.partition(".")[0]
+    if not timm.is_model(name):
+        raise MultigenError(f"timm has no network {model!r}: {nearest_short(name, timm.list_models())}")
+    try:
+        return timm.models.get_pretrained_cfg(model)
+    except RuntimeError as error:
+        raise MultigenError(f"timm has no weights {model!r}: {error}") from None
+
+
+def nearest_short(name: str, choices: Sequence[str]) -> str:
+    """Like `multigen.files.nearest`, for too many choices to name them all."""
+    import difflib
+
+    return nearest(name, difflib.get_close_matches(name, choices, n=5, cutoff=0.3))
+
+
+def build(model: str, pretrained: bool = False, **options: Any) -> Any:
+    """A network of timm."""
+    import timm
+
+    try:
+        return timm.create_model(model, pretrained=pretrained, **options)
+    except Exception as error:  # the hub's client has dozens of ways to say that it is not reached
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        advice = "a local file can be given as `weights`"
+        raise MultigenError(f"cannot download the weights of {model} ({reason}); {advice}") from None
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a network, which may lack the file's classifier or pooling layer."""
+    found = prepared.load(path)
+    missing, unexpected = _mismatch(net.state_dict(), found)
+    if missing:
+        raise MultigenError(f"{path} does not fit: it lacks {missing[:3]}, and has {unexpected[:3]} which the network lacks")
+    net.load_state_dict({name: found[name] for name in net.state_dict()})
+
+
+def _mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    missing = [name for name, x in wanted.items() if name not in found or found[name].shape != x.shape]
+    return missing, [name for name in found if name not in wanted]
+
+
+class MiniLM(_Frozen):
+    """Sentence embedding of captions: all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), 22.7 M parameters.
+
+    The mean over the real tokens, scaled to length 1: (B, 384). Or the states of the tokens, for attention.
+
+    Args:
+        tokens: None for the sentence; a number for the states of so many tokens, padded or cut: (B, tokens, 384).
+        root: the data root in which the weights were prepared.
+        folder: another folder with ``config.json``, ``tokenizer.json`` and ``model.safetensors`` of a BERT.
+    """
+
+    def __init__(self, tokens: int | None = None, root: str | Path | None = None, folder: str | Path | None = None) -> None:
+        super().__init__(tokens=tokens)
+        from tokenizers import Tokenizer
+        from transformers import BertConfig, BertModel
+
+        path = Path(folder) if folder else prepared.minilm(Path(root) if root else None)
+        self.tokens = tokens
+        self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        self.tokenizer.enable_truncation(tokens or 256)
+        self.tokenizer.enable_padding(length=tokens)
+        self.net = BertModel(BertConfig(**read_json(path / "config.json")), add_pooling_layer=False)
+        load_weights(self.net, path / "model.safetensors")
+        self._freeze(tokenizer=hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest())
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Features:
+        ids, mask = self._tokenise(raw(batch, "caption", self))  # (B, T), (B, T)
+        state = self.net(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (B, T, 384)
+        if self.tokens is not None:
+            return Features(state, mask)
+        total = torch.where(mask[..., None], state, 0).sum(1)  # (B, 384)
+        value = F.normalize(total / mask.sum(1, keepdim=True), dim=-1)  # (B, 384)
+        return Features(value, torch.ones(len(value), dtype=torch.bool, device=value.device))
+
+    def _tokenise(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        """Uint8 (B, L) -> token ids Long (B, T) and mask Bool (B, T), on the same device."""
+        lines = [bytes(row).rstrip(b"\0").decode() for row in caption.cpu().numpy()]
+        found = self.tokenizer.encode_batch(lines)
+        ids = torch.tensor([line.ids for line in found], device=caption.device)  # (B, T)
+        mask = torch.tensor([line.attention_mask for line in found], dtype=torch.bool, device=caption.device)  # (B, T)
+        return ids, mask
