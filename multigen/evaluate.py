@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from multigen import describe, distributed
+from multigen.cache.encode import spaced
 from multigen.files import atomic_write, write_json
 from multigen.modality import Dataset, Metric, Modality
 from multigen.random import keys
-from multigen.state import MultigenError, State
+from multigen.state import Batch, MultigenError, State
 
 S = TypeVar("S")
 
@@ -123,8 +124,8 @@ def sample_batches(
     seed: int = 0,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
-) -> Iterator[list[S | None]]:
-    """The samples with these indices, a batch at a time. Sample i is a function of (seed, i).
+) -> Iterator[tuple[list[S | None], Batch]]:
+    """The samples with these indices and their templates, a batch at a time. Sample i is a function of (seed, i).
 
     Args:
         sampler: ``(denoiser, processes, template) -> State``.
@@ -143,7 +144,7 @@ def sample_batches(
                 drawn = sampler(denoiser, processes, template.to(device))
             state = {name: x.cpu() for name, x in drawn.items()}
             _store(path, mark, state)
-        yield modality.decode(state, template)
+        yield modality.decode(state, template), template
 
 
 def _load(path: Path | None, mark: str) -> State | None:
@@ -175,15 +176,6 @@ def real_samples(modality: Modality[S], dataset: Dataset, index: Sequence[int]) 
     with torch.no_grad():
         encoded = modality.encode(batch)
         return modality.decode(encoded.clean, encoded)
-
-
-def spread(count: int, n: int) -> list[int]:
-    """`n` indices at most, evenly spread over 0 .. count - 1.
-
-    >>> spread(10, 4)
-    [0, 2, 5, 7]
-    """
-    return [i * count // min(n, count) for i in range(min(n, count))]
 
 
 def evaluate(
@@ -226,11 +218,11 @@ def evaluate(
         return {}
     first: list[Any] = []
     valid = 0
-    for samples in draw(batches):
+    for samples, template in draw(batches):
         first += samples[: shown - len(first)]
         valid += sum(sample is not None for sample in samples)
         for metric in metrics.values():
-            metric.update(samples)
+            metric.update(samples, template)
     result = {
         "format": FORMAT,
         "metrics": _compute(metrics),
@@ -262,7 +254,7 @@ def _draw(
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"Samples": modality.draw(samples, folder / "samples.png")}
     if held_out is not None:
-        real = real_samples(modality, held_out, spread(len(held_out), len(samples)))
+        real = real_samples(modality, held_out, spaced(len(held_out), len(samples)))
         pictures["Real, held out"] = modality.draw(real, folder / "real.png")
     for metric in metrics.values():
         if isinstance(metric, Explained):

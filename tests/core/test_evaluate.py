@@ -10,7 +10,7 @@ from torch import nn
 from multigen import describe
 from multigen.denoiser import Output
 from multigen.diffusion import Diffusion
-from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, spread, validation_loss
+from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, validation_loss
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
 from multigen.random import Noise, keys
@@ -94,7 +94,8 @@ class Mean:
     def __init__(self):
         self.values = []
 
-    def update(self, samples):
+    def update(self, samples, template):
+        assert len(samples) == len(template)
         self.values += [s for s in samples if s is not None]
 
     def compute(self):
@@ -149,7 +150,7 @@ def test_validation_loss_of_nothing(diffusion, bad):
 
 def _samples(batch_size, n=10, **options):
     batches = options.pop("batches", ranges(n, batch_size))
-    return [s for batch in sample_batches(Sampler(), Network(), {}, Numbers(), batches, **options) for s in batch]
+    return [s for batch, _ in sample_batches(Sampler(), Network(), {}, Numbers(), batches, **options) for s in batch]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
@@ -168,7 +169,7 @@ def test_any_part_of_the_samples_can_be_drawn_alone():
 def test_interrupted_drawing_goes_on_where_it_was(tmp_path):
     def draw(sampler, **changes):
         settings = {"folder": tmp_path, "seed": 0, **changes}
-        return [s for batch in sample_batches(sampler, Network(), {}, Numbers(), ranges(12, 4), **settings) for s in batch]
+        return [s for batch, _ in sample_batches(sampler, Network(), {}, Numbers(), ranges(12, 4), **settings) for s in batch]
 
     with pytest.raises(KeyboardInterrupt):
         draw(Sampler(fail_at=3))
@@ -229,11 +230,8 @@ def test_two_metrics_may_not_compute_the_same_measure(tmp_path):
         _evaluate(tmp_path, n=0)
 
 
-def test_real_samples_and_spread():
+def test_real_samples():
     assert [float(s[0]) for s in real_samples(Numbers(), Data(), [3, 5])] == pytest.approx([0.3, 0.5])
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 64) == [0, 1, 2]
-    assert spread(0, 5) == []
 
 
 def test_evaluating_restores_the_mode_after_an_error():
