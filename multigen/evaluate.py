@@ -7,6 +7,7 @@ size nor the number of processes changes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -58,17 +59,17 @@ class ValidationLoss(NamedTuple):
 
 
 @contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """Evaluation mode and no gradients; the mode that was is restored."""
-    was = getattr(module, "training", False)
+def evaluating(network: Any) -> Iterator[None]:
+    """Evaluation mode and no gradients; the mode that each module was in is restored."""
+    modules = {m: m.training for m in network.modules()} if isinstance(network, nn.Module) else {}
     try:
-        if isinstance(module, nn.Module):
-            module.eval()
+        for module in modules:
+            module.training = False
         with torch.no_grad():
             yield
     finally:
-        if isinstance(module, nn.Module):
-            module.train(was)
+        for module, was in modules.items():
+            module.training = was
 
 
 def validation_loss(
@@ -90,22 +91,25 @@ def validation_loss(
         batch_size: changes the result by rounding only.
         repeats: independent times and noises for each example; the r-th of example i has the key of (seed, i * repeats + r).
         step: the global step whose weights make the total.
-        limit: use the first `limit` examples only.
+        limit: use so many evenly spaced examples only.
+
+    Several processes share the work when all of them call it; the first one gets the numbers, the others nan.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    if count < 1 or repeats < 1:
-        raise MultigenError(f"a validation loss needs examples and repeats, got {count} examples and {repeats} repeats")
-    key = keys(seed, range(count * repeats), "valid")  # (N * R,)
-    sums: dict[str, float] = {}
+    used = spaced(len(dataset), limit)
+    if not used or repeats < 1:
+        raise MultigenError(f"a validation loss needs examples and repeats, got {len(used)} examples and {repeats} repeats")
+    asked = [index * repeats + r for index in used for r in range(repeats)]  # N * R pairs of an example and a noise
+    rows: list[tuple[int, dict[str, float]]] = []
     with evaluating(diffusion):
-        for some in torch.arange(count * repeats).split(batch_size):
-            examples = [dataset[int(i) // repeats] for i in some]
-            batch = modality.encode(modality.collate(examples, key[some].tolist()).to(device))
-            losses = diffusion(batch, step)
-            for name, value in {"": losses.total, **losses.parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.double().mean()) * len(some)
-    means = {name: total / (count * repeats) for name, total in sums.items()}
-    return ValidationLoss(means.pop(""), means, count * repeats)
+        for part in distributed.shard(ranges(len(asked), batch_size)):
+            pairs = asked[part.start : part.stop]
+            batch = modality.collate([dataset[pair // repeats] for pair in pairs], keys(seed, pairs, "valid").tolist())
+            losses = diffusion(modality.encode(batch.to(device)), step)
+            rows.append((len(pairs), {k: float(v) for k, v in {"": losses.total, **losses.parts}.items()}))
+    rows = distributed.gather(rows)
+    names = rows[0][1] if rows else {"": math.nan}
+    means = {name: sum(count * row[name] for count, row in rows) / len(asked) if rows else math.nan for name in names}
+    return ValidationLoss(means.pop(""), means, len(asked))
 
 
 def ranges(n: int, size: int) -> list[range]:
@@ -133,11 +137,11 @@ def sample_batches(
         folder: where finished states are kept, one file per batch, so that an interrupted drawing goes on where it was. A file
             is used again only if weights, sampler, processes and template are those that made it.
     """
-    made_by = describe.digest(denoiser, sampler, processes)
+    made_by = describe.digest(denoiser, sampler, processes) if folder else None
     for index in batches:
         template = modality.template(index, seed)
         path = folder / f"{index.start:07d}-{index.stop:07d}.safetensors" if folder else None
-        mark = describe.digest(made_by, template)
+        mark = describe.digest(made_by, template) if folder else ""
         state = _load(path, mark)
         if state is None:
             with evaluating(denoiser):
@@ -170,9 +174,11 @@ def _store(path: Path | None, mark: str, state: State) -> None:
             file.write(save({name: x.contiguous() for name, x in state.items()}, {"made_by": mark}))
 
 
-def real_samples(modality: Modality[S], dataset: Dataset, index: Sequence[int]) -> list[S | None]:
+def real_samples(
+    modality: Modality[S], dataset: Dataset, index: Sequence[int], device: torch.device | str = "cpu"
+) -> list[S | None]:
     """Examples of a data set as if they had been sampled: through the same encoding and decoding."""
-    batch = modality.collate([dataset[i] for i in index], keys(0, index, "real").tolist())
+    batch = modality.collate([dataset[i] for i in index], keys(0, index, "real").tolist()).to(device)
     with torch.no_grad():
         encoded = modality.encode(batch)
         return modality.decode(encoded.clean, encoded)
@@ -229,7 +235,7 @@ def evaluate(
         "samples": {"count": n, "valid": valid, "seed": seed, "sampler": describe.plain(sampler), "states": kept.name},
         "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
         "held_out": None if held_out is None else describe.dataset(held_out),
-        "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics),
+        "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics, device),
         "versions": describe.versions(device),
         **(about or {}),
     }
@@ -248,13 +254,18 @@ def _compute(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
 
 
 def _draw(
-    folder: Path, modality: Modality[Any], samples: list[Any], held_out: Dataset | None, metrics: Mapping[str, Metric[Any]]
+    folder: Path,
+    modality: Modality[Any],
+    samples: list[Any],
+    held_out: Dataset | None,
+    metrics: Mapping[str, Metric[Any]],
+    device: torch.device | str,
 ) -> dict[str, str]:
     """Caption -> picture, relative to the run's folder. The first is the samples, the second real data."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {"Samples": modality.draw(samples, folder / "samples.png")}
     if held_out is not None:
-        real = real_samples(modality, held_out, spaced(len(held_out), len(samples)))
+        real = real_samples(modality, held_out, spaced(len(held_out), len(samples)), device)
         pictures["Real, held out"] = modality.draw(real, folder / "real.png")
     for metric in metrics.values():
         if isinstance(metric, Explained):

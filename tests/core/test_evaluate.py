@@ -1,91 +1,19 @@
 """Validation losses and evaluations are functions of the weights and the seed, whatever the batches and interruptions."""
 
 import json
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from toy_numbers import Data, Network, Numbers, Sampler
 
 from multigen import describe
-from multigen.denoiser import Output
 from multigen.diffusion import Diffusion
 from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, validation_loss
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
-from multigen.random import Noise, keys
-from multigen.state import Batch, MultigenError
-
-
-class Data:
-    fingerprint = "numbers"
-
-    def __init__(self, n=10):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        return {"x": torch.tensor([index / 10, 1.0])}
-
-
-class Numbers:
-    """A modality of pairs of numbers."""
-
-    encoders = MappingProxyType({})
-
-    def collate(self, examples, keys):
-        return self._batch(torch.stack([e["x"] for e in examples]), torch.tensor(keys))
-
-    def encode(self, batch):
-        return batch
-
-    def template(self, index, seed):
-        return self._batch(torch.zeros(len(index), 2), keys(seed, index, "sample"))
-
-    def decode(self, state, template):
-        return [x if x[0] > -2 else None for x in state["x"]]
-
-    def save(self, samples, folder):
-        raise AssertionError("not asked for")
-
-    def draw(self, samples, path):
-        path.write_text(" ".join("-" if s is None else f"{s[0]:.3f}" for s in samples))
-        return path
-
-    def _batch(self, x, key):
-        real = torch.ones(len(x), dtype=torch.bool)
-        return Batch({"x": x}, {"x": real}, {"x": real}, key, {"label": torch.zeros(len(x), dtype=torch.long)})
-
-
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(0.5))
-        self.modes = []
-
-    def forward(self, noisy, t, cond, mask, prev=None, taps=()):
-        self.modes.append(self.training)
-        return Output({"x": self.scale * noisy["x"] + cond["label"][:, None]}, {})
-
-    def null(self, cond):
-        return {"label": torch.full_like(cond["label"], 1000)}
-
-
-class Sampler:
-    """One step from noise; counts its calls, and can be told to stop working."""
-
-    def __init__(self, gain=1.0, fail_at=None):
-        self.gain = gain
-        self._calls, self._fail_at = 0, fail_at
-
-    def __call__(self, denoiser, processes, template):
-        self._calls += 1
-        if self._calls == self._fail_at:
-            raise KeyboardInterrupt
-        noise = {"x": Noise(template.key).normal([2])}
-        return {"x": self.gain * denoiser(noise, {}, template.cond, template.mask).pred["x"]}
+from multigen.state import MultigenError
 
 
 class Mean:
@@ -136,10 +64,13 @@ def test_validation_loss_drops_no_condition_and_leaves_no_trace(diffusion):
 
 
 def test_validation_loss_repeats_limit_and_seed(diffusion):
-    few = validation_loss(diffusion, Data(10), Numbers(), limit=4)
-    assert few == validation_loss(diffusion, Data(4), Numbers())
-    assert few != validation_loss(diffusion, Data(4), Numbers(), seed=1)
-    assert few != validation_loss(diffusion, Data(4), Numbers(), repeats=2)
+    few = validation_loss(diffusion, Data(), Numbers(), limit=4)
+    assert few.draws == 4
+    assert few == validation_loss(diffusion, Data(), Numbers(), limit=4)
+    assert few != validation_loss(diffusion, Data(), Numbers(), limit=4, seed=1)
+    twice = validation_loss(diffusion, Data(), Numbers(), limit=4, repeats=2)
+    assert twice.draws == 8 and twice.total != few.total
+    assert validation_loss(diffusion, Data(), Numbers(), limit=100) == validation_loss(diffusion, Data(), Numbers())
 
 
 @pytest.mark.parametrize("bad", [{"limit": 0}, {"repeats": 0}])
@@ -234,12 +165,12 @@ def test_real_samples():
     assert [float(s[0]) for s in real_samples(Numbers(), Data(), [3, 5])] == pytest.approx([0.3, 0.5])
 
 
-def test_evaluating_restores_the_mode_after_an_error():
-    module = nn.Dropout()
+def test_evaluating_restores_every_module_after_an_error():
+    module = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     with pytest.raises(ZeroDivisionError), evaluating(module):
-        assert not module.training and not torch.is_grad_enabled()
+        assert not module.training and not module[0].training and not torch.is_grad_enabled()
         _ = 1 / 0
-    assert module.training and torch.is_grad_enabled()
+    assert module.training and module[0].training and not module[1].training and torch.is_grad_enabled()
     with evaluating(SimpleNamespace()):  # a plain function or object denoises too
         assert not torch.is_grad_enabled()
 

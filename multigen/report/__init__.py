@@ -1,0 +1,63 @@
+"""A run, or several, as one HTML file that needs nothing else: no network, no script; light or dark as the reader prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files as resources
+from pathlib import Path
+
+from multigen.files import write_text
+from multigen.report.record import Record, read
+from multigen.report.sections import PARTS, Part, comparison, facts, summary
+
+__all__ = ["PARTS", "Part", "Record", "read", "write_report"]
+
+
+def write_report(
+    runs: Path | str | Sequence[Path | str],
+    path: Path | str | None = None,
+    title: str | None = None,
+    more: Mapping[str, Sequence[Part]] | None = None,
+) -> Path:
+    """Write ``report.html``. What a run does not have yet is left out or said to be missing.
+
+    Args:
+        runs: a run's folder, or several: the page then begins with a comparison.
+        path: the file; by default ``report.html`` in the (first) run's folder.
+        title: heading of the page; by default the run's name.
+        more: run's title -> further parts of its page, from its modality.
+
+    Raises:
+        MultigenError: a folder is missing, or one of its files is damaged.
+    """
+    folders = [runs] if isinstance(runs, (str, Path)) else list(runs)
+    records = [read(folder) for folder in folders]
+    target = Path(path) if path else records[0].folder / "report.html"
+    return write_text(target, render(records, title or ", ".join(r.title for r in records), more or {}))
+
+
+def render(records: Sequence[Record], title: str, more: Mapping[str, Sequence[Part]]) -> str:
+    """The page's HTML."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = (resources(__name__) / "report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages = [
+        {"title": r.title, "id": f"run-{i}", "summary": summary(r), "facts": facts(r), "sections": _sections(r, more)}
+        for i, r in enumerate(records)
+    ]
+    return environment.from_string(source).render(
+        title=title, pages=pages, comparison=comparison(records), licences=_licences(records)
+    )
+
+
+def _sections(record: Record, more: Mapping[str, Sequence[Part]]) -> list:
+    parts = [*PARTS[:-1], *more.get(record.title, ()), PARTS[-1]]
+    return [section for part in parts if (section := part(record)) is not None]
+
+
+def _licences(records: Sequence[Record]) -> list[str]:
+    """Who made the data that the pictures show, and under which terms: each said once."""
+    data = [record.evaluation.get(key) or {} for record in records for key in ("data", "held_out")]
+    said = [(d.get("name", d.get("class", "")), d["licence"], d.get("attribution", "")) for d in data if d.get("licence")]
+    return list(dict.fromkeys(f"Pictures and models show or derive from {n} ({lic}). {a}".strip() for n, lic, a in said))

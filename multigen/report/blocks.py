@@ -1,0 +1,111 @@
+"""What a page is made of. The template draws each kind; a section is a title and some blocks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from multigen.report.charts import Line, chart, data_uri
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page. `dark` replaces it on dark pages; `pixels` keeps small pictures crisp when enlarged."""
+
+    uri: str
+    alt: str
+    caption: str = ""
+    dark: str = ""
+    pixels: bool = False
+    kind: ClassVar[str] = "picture"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures beside one another, as wide as `columns` to a row."""
+
+    pictures: Sequence[Picture]
+    columns: int = 2
+    kind: ClassVar[str] = "gallery"
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    note: str = ""
+    """Smaller, below."""
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of a row is its heading. Columns in `numeric` are set to the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    numeric: Sequence[int] = ()
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Long text, such as a configuration, that opens on a click."""
+
+    summary: str
+    text: str
+    kind: ClassVar[str] = "folded"
+
+
+MISSING = "-"
+
+Block = Text | Picture | Gallery | Table | Folded
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+def line_chart(lines: Sequence[Line], title: str) -> Picture:
+    light, dark, words = chart(lines, title)
+    return Picture(data_uri(light, "svg+xml"), words, dark=data_uri(dark, "svg+xml"))
+
+
+def png(path: Path, alt: str, caption: str = "") -> Picture:
+    return Picture(data_uri(path.read_bytes(), "png"), alt, caption, pixels=True)
+
+
+def number(value: Any) -> str:
+    """Four significant digits; a dash for what is missing or not finite.
+
+    >>> number(0.123456), number(1234567.0), number(None), number(640)
+    ('0.1235', '1,235,000', '-', '640')
+    """
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return MISSING
+    if isinstance(value, int) or value == 0:
+        return f"{value:,}"
+    digits = 3 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
+
+
+def pairs(header: Sequence[str], values: dict[str, Any], caption: str = "") -> Table:
+    """A table of names and values."""
+    rows = [[Cell(str(k)), Cell(number(v) if isinstance(v, float) else str(v))] for k, v in values.items()]
+    return Table(header, rows, caption)

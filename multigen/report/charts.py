@@ -1,0 +1,106 @@
+"""Line charts as SVG, drawn once for light and once for dark pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Line(NamedTuple):
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    colour: int = 0
+    """Index into the palette."""
+    dashed: bool = False
+    raw: bool = False
+    """Noisy: drawn faintly, with a smoothed line over it."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    ink: str
+    faint: str
+    palette: tuple[str, ...]
+
+
+# told apart by readers who see few colours (Okabe and Ito), with at least 3:1 contrast to the page
+LIGHT = Theme("#1f2430", "#d5d9e2", ("#0067a5", "#c2410c", "#00785a", "#a3418f", "#7a5c00", "#4b5563"))
+DARK = Theme("#e6e8ee", "#3a4150", ("#6cb8f0", "#ff9b66", "#4fd1a5", "#e79bd6", "#e3c150", "#a9b1c0"))
+
+
+def chart(lines: Sequence[Line], title: str) -> tuple[str, str, str]:
+    """(light SVG, dark SVG, description in words) of lines over the training step."""
+    return svg(lines, title, LIGHT), svg(lines, title, DARK), in_words(lines, title)
+
+
+def in_words(lines: Sequence[Line], title: str) -> str:
+    """What a reader who cannot see the chart is told."""
+    ends = [f"{x.label} from {x.values[0]:.4g} to {x.values[-1]:.4g} at step {x.steps[-1]:,}" for x in lines if x.values]
+    return f"{title} by training step: {'; '.join(ends)}."
+
+
+def smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
+    """Bias-corrected exponential moving average over about `share` of the values."""
+    keep = 1 - 1 / max(1.0, share * len(values))
+    average, weight, result = 0.0, 0.0, []
+    for value in values:
+        average, weight = keep * average + (1 - keep) * value, keep * weight + 1 - keep
+        result.append(average / weight)
+    return result
+
+
+def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
+    """The SVG's text: transparent, with text as text, the same for the same data."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "multigen", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+        axes = figure.subplots()
+        for line in lines:
+            _draw(axes, line, theme)
+        _dress(axes, title, theme, legend=len(lines) > 1)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def _draw(axes: Axes, line: Line, theme: Theme) -> None:
+    colour = theme.palette[line.colour % len(theme.palette)]
+    style: dict[str, Any] = {
+        "color": colour,
+        "linestyle": (0, (4, 2)) if line.dashed else "-",
+        "linewidth": 1.8,
+        "label": line.label,
+    }
+    if line.raw and len(line.values) > 20:
+        axes.plot(line.steps, line.values, color=colour, alpha=0.22, linewidth=0.8)
+        axes.plot(line.steps, smoothed(line.values), **style)
+    else:
+        axes.plot(line.steps, line.values, marker="o" if len(line.values) < 20 else None, markersize=3.5, **style)
+
+
+def _dress(axes: Axes, title: str, theme: Theme, legend: bool) -> None:
+    axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
+    axes.set_xlabel("training step", color=theme.ink, fontsize=9)
+    axes.tick_params(colors=theme.ink, labelsize=8.5, length=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(axis="y", color=theme.faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(theme.faint)
+    if legend:
+        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+
+
+def data_uri(content: bytes | str, kind: str) -> str:
+    """A picture inside a page: `kind` is "png" or "svg+xml"."""
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
