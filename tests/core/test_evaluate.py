@@ -58,7 +58,7 @@ def test_validation_loss_drops_no_condition_and_leaves_no_trace(diffusion):
     state = torch.get_rng_state()
     loss = validation_loss(diffusion, Data(), Numbers())
     assert loss.total < 100  # a dropped label would add 1000
-    assert diffusion.training and not any(diffusion.denoiser.modes)
+    assert diffusion.training and not any(diffusion.denoiser._modes)
     assert torch.equal(state, torch.get_rng_state())
     assert all(p.grad is None for p in diffusion.parameters())
 

@@ -56,10 +56,10 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(0.5))
-        self.modes = []
+        self._modes = []
 
     def forward(self, noisy, t, cond, mask, prev=None, taps=()):
-        self.modes.append(self.training)
+        self._modes.append(self.training)
         return Output({"x": self.scale * noisy["x"] + cond["label"][:, None]}, {})
 
     def null(self, cond):
