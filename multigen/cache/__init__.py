@@ -1,10 +1,10 @@
 """The representation cache: what a frozen encoder says about every example, computed once.
 
     storage = Storage(dtype="float16", whiten=64)
-    prepare(Job(train, modality, encoder, "tokens"), storage, others=[valid])         # once; resumable; parallel
-    teacher = load_teacher(encoder, "tokens", storage, train)                         # the encoder with its whitening
-    train = Cached(train, {"tokens": open_cache(train, teacher, "tokens", storage)})  # targets: cached
-    modality.encoders = {"tokens": teacher}                                           # targets: online
+    prepare(Job(train, modality, encoder, "tokens"), storage, others=[valid])           # once; resumable; parallel
+    teacher = load_teacher(encoder, "tokens", storage, train)                           # the encoder with its whitening
+    train = Cached(train, {"tokens": open_cache(train, teacher, "tokens", "float16")})  # targets: cached
+    modality.encoders = {"tokens": teacher}                                             # targets: online
 
 Both of the last two lines give the objective the same targets, to the rounding of the storage type.
 

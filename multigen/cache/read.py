@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from multigen.cache import shard
 from multigen.cache.codec import CODECS, Arrays
-from multigen.cache.spec import MANIFEST, PREPARE, Spec, Storage, digest, locate
+from multigen.cache.spec import PREPARE, Spec, digest, locate, manifest
 from multigen.cache.whitening import spec_of
-from multigen.files import read_json
 from multigen.modality import Dataset, Encoder, Example
 from multigen.state import MultigenError
 
@@ -34,9 +33,9 @@ class Reader:
     """
 
     def __init__(self, folder: Path, verify: bool | None = None, command: str = PREPARE) -> None:
-        manifest = read_json(folder / MANIFEST)
-        self.folder, self.spec = folder, Spec(**manifest["spec"])
-        self.count, self.per_shard = int(manifest["count"]), int(manifest["shard"])
+        found = manifest(folder)
+        self.folder, self.spec = folder, Spec(**found["spec"])
+        self.count, self.per_shard = int(found["count"]), int(found["shard"])
         self.paths = [shard_path(folder, i) for i in range(-(-self.count // self.per_shard))]
         self._codec = CODECS[self.spec.dtype]
         self._open: list[_Shard | None] = [None] * len(self.paths)
@@ -113,7 +112,7 @@ def open_cache(
     dataset: Dataset,
     teacher: Encoder,
     name: str,
-    storage: Storage,
+    dtype: str,
     root: Path | None = None,
     verify: bool | None = None,
     command: str = PREPARE,
@@ -123,7 +122,7 @@ def open_cache(
     Raises:
         MultigenError: it is not prepared, or stale (the message names the keys that differ), unfinished or damaged.
     """
-    return Reader(locate(spec_of(name, dataset, teacher, storage.dtype), root, command), verify, command)
+    return Reader(locate(spec_of(name, dataset, teacher, dtype), root, command), verify, command)
 
 
 class Cached:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,18 @@ def refuse(what: str, wanted: Mapping[str, Any], found: Mapping[Path, Mapping[st
     return MultigenError(f"{what} is stale: {path} has {' and '.join(differences(keys, wanted))}; run `{command}`")
 
 
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a cache says about itself: its ``spec``, the ``count`` of its examples and how many a ``shard`` holds.
+
+    Raises:
+        MultigenError: the file is missing or damaged.
+    """
+    found = read_json(folder / MANIFEST)
+    if not isinstance(found, dict) or {"spec", "count", "shard"} - found.keys():
+        raise MultigenError(f"{folder / MANIFEST} is damaged: it has no spec, count and shard")
+    return found
+
+
 def locate(spec: Spec, root: Path | None = None, command: str = PREPARE) -> Path:
     """The folder of a cache that was made from exactly `spec`.
 
@@ -97,10 +110,18 @@ def locate(spec: Spec, root: Path | None = None, command: str = PREPARE) -> Path
     """
     folder, wanted = spec.folder(root), asdict(spec)
     if (folder / MANIFEST).is_file():
-        found = read_json(folder / MANIFEST).get("spec", {})
+        found = manifest(folder)["spec"]
         if differences(found, wanted):
             raise refuse(f"cached target {spec.name!r}", wanted, {folder: found}, command)
         return folder
-    others = {path.parent: read_json(path).get("spec", {}) for path in cache_root(root).glob(f"*/{MANIFEST}")}
-    same = {path: keys for path, keys in others.items() if keys.get("name") == spec.name}
+    same = {path: keys for path, keys in prepared(root).items() if keys.get("name") == spec.name}
     raise refuse(f"cached target {spec.name!r}", wanted, same, command)
+
+
+def prepared(root: Path | None = None) -> dict[Path, dict[str, Any]]:
+    """The keys of every cache that was begun, by folder; caches with a damaged manifest are left out."""
+    found = {}
+    for path in sorted(cache_root(root).glob(f"*/{MANIFEST}")):
+        with suppress(MultigenError, KeyError, TypeError):
+            found[path.parent] = dict(read_json(path)["spec"])
+    return found

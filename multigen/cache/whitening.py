@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,10 +197,10 @@ def load_teacher(
 
 def _fitted(folder: Path, name: str) -> dict[Path, dict[str, str]]:
     """The whitenings of a target that were fitted, by what they depend on."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     found = {}
     for path in folder.glob(f"whitening-{slug(name)}-*.safetensors"):
-        with safe_open(path, "pt") as file:
+        with suppress(SafetensorError), safe_open(path, "pt") as file:
             found[path] = file.metadata() or {}
     return {path: keys for path, keys in found.items() if keys.get("name") == name}

@@ -25,9 +25,9 @@ from multigen.cache.codec import CODECS
 from multigen.cache.encode import Cost, Job
 from multigen.cache.progress import amount, bar, duration
 from multigen.cache.read import shard_path
-from multigen.cache.spec import MANIFEST, PREPARE, Spec, Storage, differences, refuse
+from multigen.cache.spec import MANIFEST, PREPARE, Spec, Storage, differences, manifest, refuse
 from multigen.cache.whitening import fit_teacher, spec_of
-from multigen.files import read_json, write_json, writing
+from multigen.files import write_json, writing
 from multigen.modality import Dataset
 from multigen.state import MultigenError
 
@@ -86,8 +86,9 @@ def begin(folder: Path, spec: Spec, count: int, per_shard: int) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     wanted = asdict(spec) | {"count": count}
     with FileLock(folder.with_suffix(".lock")):
-        found = _manifest(folder)
-        if found is None:
+        try:
+            found = manifest(folder)
+        except MultigenError:
             shutil.rmtree(folder)  # shards without a manifest could be of any length
             write_json(folder / MANIFEST, {"spec": asdict(spec), "count": count, "shard": per_shard})
             return per_shard
@@ -95,14 +96,6 @@ def begin(folder: Path, spec: Spec, count: int, per_shard: int) -> int:
     if differences(keys, wanted):
         raise refuse(f"cached target {spec.name!r}", wanted, {folder: keys}, f"rm -r {folder}; {PREPARE}")
     return int(found["shard"])
-
-
-def _manifest(folder: Path) -> dict | None:
-    try:
-        found = read_json(folder / MANIFEST)
-    except MultigenError:
-        return None
-    return found if isinstance(found, dict) and {"spec", "count", "shard"} <= found.keys() else None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def batches(task: Job, root: Path, storage: Storage, indices: range) -> tuple[Ba
     """The same examples with targets from the cache and from the encoder."""
     assert isinstance(task.dataset, Toys)
     teacher = load_teacher(task.encoder, task.name, storage, task.dataset, root)
-    cached = Cached(task.dataset, {task.name: open_cache(task.dataset, teacher, task.name, storage, root)})
+    cached = Cached(task.dataset, {task.name: open_cache(task.dataset, teacher, task.name, storage.dtype, root)})
     numbers = keys(0, indices).tolist()
     one, two = (task.modality.collate([d[i] for i in indices], numbers) for d in (cached, task.dataset))
     return run_encoders(one, {task.name: teacher}), run_encoders(two, {task.name: teacher})
@@ -120,7 +120,7 @@ def test_validation_is_whitened_as_training_was(tmp_path: Path) -> None:
         "toys-train",
         "toys-valid",
     ]
-    reader = open_cache(valid, teacher, "tokens", storage, tmp_path)
+    reader = open_cache(valid, teacher, "tokens", "float16", tmp_path)
     assert len(reader) == 9 and reader.width == 3
 
 
@@ -129,16 +129,16 @@ def test_validation_is_whitened_as_training_was(tmp_path: Path) -> None:
     [
         ({"dataset": Toys(fingerprint="toys-other")}, "dataset 'toys-train', not 'toys-other'"),
         ({"encoder": ToyEncoder(scale=2.0)}, "encoder 'toy-ragged-1.0', not 'toy-ragged-2.0'"),
-        ({"storage": Storage("int8")}, "dtype 'float16', not 'int8'"),
+        ({"dtype": "int8"}, "dtype 'float16', not 'int8'"),
         ({"name": "caption"}, "cached target 'caption' is not prepared"),
     ],
 )
 def test_a_stale_cache_is_refused_by_the_key_that_differs(tmp_path: Path, change: dict, words: str) -> None:
     task = job()
     prepare(task, Storage(), root=tmp_path, log=quiet)
-    asked = {"dataset": task.dataset, "encoder": task.encoder, "name": "tokens", "storage": Storage()} | change
+    asked = {"dataset": task.dataset, "encoder": task.encoder, "name": "tokens", "dtype": "float16"} | change
     with pytest.raises(MultigenError, match="run `multigen prepare`") as raised:
-        open_cache(asked["dataset"], asked["encoder"], asked["name"], asked["storage"], tmp_path)
+        open_cache(asked["dataset"], asked["encoder"], asked["name"], asked["dtype"], tmp_path)
     assert words in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -149,11 +149,31 @@ def test_a_cache_with_another_whitening_is_refused(tmp_path: Path) -> None:
     assert isinstance(teacher, Whitened)
     changed = Whitened(task.encoder, replace(teacher.whitening, mean=teacher.whitening.mean + 1))
     with pytest.raises(MultigenError, match=r"is stale: .* has whitening"):
-        open_cache(task.dataset, changed, "tokens", storage, tmp_path)
+        open_cache(task.dataset, changed, "tokens", "float16", tmp_path)
     with pytest.raises(MultigenError, match=r"is stale: .* has whiten '3', not '4'; run"):
         load_teacher(task.encoder, "tokens", Storage(whiten=4), task.dataset, tmp_path)
     with pytest.raises(MultigenError, match="whitening of target 'other' is not prepared"):
         load_teacher(task.encoder, "other", storage, task.dataset, tmp_path)
+
+
+def test_a_damaged_whitening_is_named(tmp_path: Path) -> None:
+    task, storage = job(), Storage(whiten=3)
+    prepare(task, storage, root=tmp_path, log=quiet)
+    truncate(next(tmp_path.rglob("whitening-*.safetensors")))
+    with pytest.raises(MultigenError, match=r"whitening-tokens-.* is damaged .*; delete it and run") as raised:
+        load_teacher(task.encoder, "tokens", storage, task.dataset, tmp_path)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(MultigenError, match="is not prepared"):  # a damaged neighbour is no obstacle
+        load_teacher(task.encoder, "tokens", Storage(whiten=2), task.dataset, tmp_path)
+
+
+def test_a_damaged_neighbour_does_not_hide_what_is_stale(tmp_path: Path) -> None:
+    prepare(job(), Storage(), root=tmp_path, log=quiet)
+    neighbour = prepare(job(), Storage("int8"), root=tmp_path, log=quiet)[0]
+    (neighbour / spec.MANIFEST).write_text("{}")
+    assert len(spec.prepared(tmp_path)) == 1
+    with pytest.raises(MultigenError, match="dtype 'float16', not 'float32'"):
+        open_cache(Toys(), ToyEncoder(), "tokens", "float32", tmp_path)
 
 
 def test_a_hand_edited_manifest_is_refused(tmp_path: Path) -> None:
@@ -161,7 +181,7 @@ def test_a_hand_edited_manifest_is_refused(tmp_path: Path) -> None:
     manifest = prepare(task, Storage(), root=tmp_path, log=quiet)[0] / spec.MANIFEST
     manifest.write_text(manifest.read_text().replace("toys-train", "toys-other"))
     with pytest.raises(MultigenError, match="dataset 'toys-other', not 'toys-train'"):
-        open_cache(task.dataset, task.encoder, "tokens", Storage(), tmp_path)
+        open_cache(task.dataset, task.encoder, "tokens", "float16", tmp_path)
 
 
 def truncate(path: Path) -> None:
@@ -192,7 +212,7 @@ def test_damage_is_named_and_only_it_is_computed_again(tmp_path: Path, damage: C
     whole = [np.array(Reader(folder)[i]) for i in range(23)]  # copies: rows are views of the file
     damage(folder / "shard_00001.safetensors")
     with pytest.raises(MultigenError, match=words) as raised:
-        open_cache(task.dataset, task.encoder, "tokens", storage, tmp_path)
+        open_cache(task.dataset, task.encoder, "tokens", "float32", tmp_path)
     assert "\n" not in str(raised.value)
     log.unlink()
     build(replace(task, batch_size=10), storage, tmp_path, log=quiet)
@@ -205,7 +225,7 @@ def test_a_damaged_manifest_is_made_again(tmp_path: Path) -> None:
     folder = build(job(), Storage(shard=10), tmp_path, log=quiet)
     (folder / spec.MANIFEST).write_text('{"spec": ')
     with pytest.raises(MultigenError, match=r"manifest\.json is damaged"):
-        open_cache(Toys(), ToyEncoder(), "tokens", Storage(), tmp_path)
+        open_cache(Toys(), ToyEncoder(), "tokens", "float16", tmp_path)
     build(job(), Storage(shard=5), tmp_path, log=quiet)
     assert len(Reader(folder).paths) == 5 and Reader(folder)[22].shape == (3, WIDTH)  # type: ignore[union-attr]
 
