@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multigen.objective import Context
+from multigen.process import Discrete
 from multigen.random import Noise
 from multigen.state import Features, MultigenError, expand, masked_mean, pool
 
@@ -115,7 +115,8 @@ class Alignment(nn.Module):
         target: name of the representation in ``Batch.target``. Its sites must be the tap's, unless ``pool``.
         projector: maps the tap's width to the target's; trained with the objective, absent from the sampling weights.
         similarity: a name of `SIMILARITIES` or a callable.
-        pool: average the tap over its real sites *before* projecting it (REED's text head); a target with sites is averaged too.
+        pool: average the tap over its real sites *before* projecting it (REED's text head); a target with sites is
+            averaged too.
         gate: weight over time, "constant" (alpha_t uniform), "linear", "cosine", "sigmoid", "loglinear", or a callable on t.
             It multiplies example by example.
         component: the component whose time the gate reads; needed only where components have times of their own.
@@ -154,7 +155,7 @@ class Alignment(nn.Module):
         return frozenset([self.tap])
 
     def forward(self, ctx: Context) -> dict[str, Tensor]:
-        hidden = ctx.output.taps[self.tap]  # (B, *sites, H)
+        hidden = self._tapped(ctx)  # (B, *sites, H)
         z = self._target(ctx)  # (B, *sites, D)
         mask = self._mask(ctx, hidden.mask)  # (B, *sites)
         if self.pool:
@@ -164,8 +165,15 @@ class Alignment(nn.Module):
         self._check(pred, z)
         # in float32 whatever autocast says: a cosine in half precision overflows on large features
         with torch.autocast(pred.device.type, enabled=False):
-            loss = self.similarity(pred.float(), z.value.float(), mask & z.mask)  # (B,)
-            return {"": loss * self.gate(self._time(ctx))}
+            real = mask & z.mask  # (B, *sites)
+            # padding is cut out before anything nonlinear: whatever stands there, not even its gradient leaks
+            pred, goal = (torch.where(real[..., None], x.float(), 0) for x in (pred, z.value))  # (B, *sites, D) each
+            return {"": self.similarity(pred, goal, real) * self.gate(self._time(ctx))}  # (B,)
+
+    def _tapped(self, ctx: Context) -> Features:
+        if self.tap not in ctx.output.taps:
+            raise MultigenError(f"the network returned no tap {self.tap!r}; it returned {sorted(ctx.output.taps)}")
+        return ctx.output.taps[self.tap]
 
     def _target(self, ctx: Context) -> Features:
         if self.target not in ctx.batch.target:
@@ -181,21 +189,27 @@ class Alignment(nn.Module):
     def _mask(self, ctx: Context, mask: Tensor) -> Tensor:
         if not self.only_undecided:
             return mask
-        assert self.component is not None
-        process, corrupted = ctx.processes[self.component], ctx.corrupted[self.component]
-        undecided = process.undecided(corrupted.noisy, corrupted.free)  # type: ignore[attr-defined]
-        return mask & expand(undecided, mask)
+        process = ctx.processes[self._named(ctx)]
+        if not isinstance(process, Discrete):
+            raise MultigenError(f"Alignment of tap {self.tap!r}: component {self.component!r} is not categorical")
+        corrupted = ctx.corrupted[self._named(ctx)]
+        return mask & expand(process.undecided(corrupted.noisy, corrupted.free), mask)  # (B, *sites)
 
     def _time(self, ctx: Context) -> Tensor:
-        if self.component is not None:
-            return ctx.t[self.component]  # (B,)
-        return next(iter(ctx.t.values()))  # (B,)
+        return ctx.t[self._named(ctx)]  # (B,)
+
+    def _named(self, ctx: Context) -> str:
+        """The component whose time and sites count: the named one, or the first."""
+        name = self.component if self.component is not None else next(iter(ctx.t))
+        if name not in ctx.t:
+            raise MultigenError(f"Alignment of tap {self.tap!r}: unknown component {name!r}; components are {sorted(ctx.t)}")
+        return name
 
     def _check(self, pred: Tensor, z: Features) -> None:
         width = self.similarity is not relational and pred.shape[-1] != z.value.shape[-1]
         if pred.shape[:-1] != z.value.shape[:-1] or width:
             raise MultigenError(
-                f"tap {self.tap!r} projects to shape {tuple(pred.shape)}, target {self.target!r} has shape {tuple(z.value.shape)}"
+                f"tap {self.tap!r} projects to shape {tuple(pred.shape)}, target {self.target!r} has {tuple(z.value.shape)}"
                 + ("" if self.pool else "; a target of whole examples needs pool=true")
             )
 

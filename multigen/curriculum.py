@@ -27,7 +27,7 @@ def weight_at(weight: Weight, step: int) -> float:
 class Ramp:
     """Zero, then a rise to ``peak``, then a plateau, then a fall to ``end``; clamped past both ends.
 
-    In units of n = step + offset, or of whole epochs n = (step + offset) // steps_per_epoch when ``steps_per_epoch`` is given::
+    With n = step + offset, or whole epochs n = (step + offset) // steps_per_epoch when ``steps_per_epoch`` is given::
 
         n < start                          0
         start <= n < start + warmup        peak * rise((n - start) / warmup)
@@ -73,9 +73,11 @@ class Ramp:
                 raise MultigenError(f"Ramp: {name} is {shape!r}; choices are constant, linear, cosine")
         if self.fall != "constant" and self.horizon is None:
             raise MultigenError(f"Ramp: fall {self.fall!r} needs a horizon")
+        if self.hold is not None and self.hold < self.start + self.warmup:
+            raise MultigenError(f"Ramp: hold {self.hold} lies before the end of the warm-up at {self.start + self.warmup}")
         if self.horizon is not None and self.horizon < self._hold:
             raise MultigenError(f"Ramp: horizon {self.horizon} lies before the end of the plateau at {self._hold}")
-        if self.warmup < 0 or self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+        if self.warmup < 0 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
             raise MultigenError("Ramp: warmup must be at least 0 and steps_per_epoch at least 1")
 
     @property

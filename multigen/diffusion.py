@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from multigen.denoiser import Denoiser
 from multigen.objective import Context, Losses, Objective
@@ -24,7 +24,8 @@ class Diffusion(nn.Module):
         objective: the loss terms; owns the projectors.
         times: draws the time of every component.
         drop: probability that an example is trained without its conditions (needed by classifier-free guidance).
-        self_conditioning: probability that a step first predicts without gradient and is given that prediction (Chen et al. 2022).
+        self_conditioning: probability that a step first predicts without gradient and is given that prediction (Chen et al.
+            2022).
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Diffusion(nn.Module):
         for name, value in (("drop", drop), ("self_conditioning", self_conditioning)):
             if not 0 <= value <= 1:
                 raise MultigenError(f"{name} is a probability, got {value}")
+        if drop > 0 and not isinstance(denoiser, Denoiser):
+            raise MultigenError(f"drop={drop}: {type(denoiser).__name__} has no `null` to make conditions unconditional")
         self.denoiser = denoiser
         self.processes = dict(processes)
         self.objective = objective
@@ -62,21 +65,31 @@ class Diffusion(nn.Module):
         if not cond or self.drop == 0 or not self.training:
             return cond
         dropped = noise.fold("drop").uniform() < self.drop  # (B,)
-        null = self._denoiser().null(cond)
+        null = self.denoiser.null(cond)  # type: ignore[operator]
         return {k: where(dropped, null[k], v) for k, v in cond.items()}
 
     def _previous(self, noisy: State, t: State, cond: State, batch: Batch, step: int) -> State | None:
-        """Half of the steps get a first prediction. The coin is a function of the step, so all processes agree on it."""
-        if self.self_conditioning == 0 or hash64("self-conditioning", step) % 10**6 >= self.self_conditioning * 10**6:
+        """Some training steps get a first prediction; in evaluation all do, as in a sampler.
+
+        The coin is a function of the step, so that all processes agree on it.
+        """
+        coin = hash64("self-conditioning", step) % 10**6 / 10**6 if self.training else 0.0
+        if coin >= self.self_conditioning:
             return None
         with torch.no_grad():
             return self.denoiser(noisy, t, cond, batch.mask).pred
 
-    def _denoiser(self) -> Denoiser:
-        assert isinstance(self.denoiser, Denoiser)
-        return self.denoiser
-
     def _check(self, batch: Batch) -> None:
         if absent := sorted(set(self.processes) - set(batch.clean)):
             raise MultigenError(f"the batch lacks component {absent}; it has {sorted(batch.clean)}")
+        for name in self.processes:
+            for kind, masks in (("mask", batch.mask), ("free", batch.free)):
+                _check_mask(f"{kind} of component {name!r}", masks.get(name), batch.clean[name])
 
+
+def _check_mask(what: str, mask: Tensor | None, clean: Tensor) -> None:
+    expected = f"must be Bool over the first dimensions of {tuple(clean.shape)}"
+    if mask is None:
+        raise MultigenError(f"{what} is absent; it {expected}")
+    if mask.dtype != torch.bool or mask.ndim == 0 or clean.shape[: mask.ndim] != mask.shape:
+        raise MultigenError(f"{what} {expected}, got {str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}")

@@ -6,23 +6,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from multigen.denoiser import Denoiser, Output
-from multigen.state import MultigenError, State, expand
+from multigen.state import MultigenError, State, expand, masked_mean, where
 
 
 @dataclass(frozen=True)
 class Guidance:
     """Classifier-free guidance (Ho and Salimans 2022), or autoguidance (Karras et al. 2024) when a weaker network is given.
 
-    prediction = weak + scale * (strong - weak). Velocity, clean data and noise are affine in one another at a given noisy state,
-    so combining whatever the network predicts is combining the drift. Logits are combined as log-probabilities.
+    prediction = weak + scale * (strong - weak). Velocity, clean data and noise are affine in one another at a given noisy
+    state, so combining whatever the network predicts is combining the drift. Logits are combined as log-probabilities.
 
     Args:
         scale: 1 is the plain network, in one evaluation a step.
-        interval: (low, high) of t outside which the scale is 1 (Kynkaanniemi et al. 2024); t = 1 is data.
+        interval: (low, high) of t outside which the scale is 1 and costs no second evaluation (Kynkaanniemi et al. 2024);
+            t = 1 is data.
         rescale: pull the standard deviation of each example's prediction back to the unguided one by this share (Lin et al.
             2024, eq. 15-16).
         weak: the network to move away from; by default the same one without conditions.
@@ -63,24 +63,31 @@ class Guided:
         taps: Collection[str] = (),
     ) -> Output:
         strong = self.denoiser(noisy, t, cond, mask, prev=prev, taps=taps)
-        g = self.guidance
-        if g.weak is None:
-            weak = self.denoiser(noisy, t, self.denoiser.null(cond), mask, prev=prev)
-        else:
-            weak = g.weak(noisy, t, cond, mask, prev=prev)
-        return strong._replace(pred={k: self._combine(strong.pred[k], weak.pred[k], noisy[k], t[k]) for k in strong.pred})
+        low, high = self.guidance.interval
+        inside = {k: (t[k] >= low) & (t[k] <= high) for k in strong.pred}  # (B,) each
+        if not any(bool(x.any()) for x in inside.values()):
+            return strong
+        weak = self._weak(noisy, t, cond, mask, prev).pred
+        pred = {k: self._combine(strong.pred[k], weak[k], noisy[k], mask[k]) for k in strong.pred}
+        return strong._replace(pred={k: where(inside[k], pred[k], strong.pred[k]) for k in pred})
 
-    def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+    def _weak(self, noisy: State, t: State, cond: State, mask: State, prev: State | None) -> Output:
+        if self.guidance.weak is not None:
+            return self.guidance.weak(noisy, t, cond, mask, prev=prev)
+        return self.denoiser(noisy, t, self.denoiser.null(cond), mask, prev=prev)
+
+    def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
         g = self.guidance
         if not noisy.is_floating_point():
             strong, weak = strong.log_softmax(-1), weak.log_softmax(-1)  # (B, *sites, K)
-        inside = expand((t >= g.interval[0]) & (t <= g.interval[1]), strong)  # (B, 1, ...)
         guided = weak + g.scale * (strong - weak)  # (B, *sites, *features)
-        if g.rescale > 0 and noisy.is_floating_point():
-            ratio = _deviation(strong) / _deviation(guided).clamp(min=1e-8)  # (B, 1, ...)
-            guided = guided * (g.rescale * ratio + 1 - g.rescale)  # (B, *sites, *features)
-        return torch.where(inside, guided, strong)  # (B, *sites, *features)
+        if g.rescale == 0 or not noisy.is_floating_point():
+            return guided
+        ratio = _deviation(strong, mask) / _deviation(guided, mask).clamp(min=1e-8)  # (B,)
+        return guided * expand(g.rescale * ratio + 1 - g.rescale, guided)  # (B, *sites, *features)
 
 
-def _deviation(x: Tensor) -> Tensor:
-    return expand(x.flatten(1).std(1), x)  # (B, 1, ...)
+def _deviation(x: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation of each example over its real sites and all features: (B,)."""
+    centred = x - expand(masked_mean(x, mask), x)  # (B, *sites, *features)
+    return masked_mean(centred**2, mask).sqrt()  # (B,)

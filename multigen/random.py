@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from multigen.state import MultigenError
+
 
 def _signed(x: int) -> int:
     """An unsigned 64-bit constant as the int64 of the same bits (torch has no arithmetic on uint64)."""
@@ -26,6 +28,8 @@ _MASK = (1 << 64) - 1
 _GAMMA = _signed(0x9E3779B97F4A7C15)
 _MUL1 = _signed(0xBF58476D1CE4E5B9)
 _MUL2 = _signed(0x94D049BB133111EB)
+
+_CELLS = {torch.float32: 23, torch.float64: 52}
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -42,7 +46,9 @@ def mix(x: Tensor) -> Tensor:
 
 def hash64(*parts: int | str) -> int:
     """One signed 64-bit number from integers and names; the same on every machine and Python."""
-    digest = hashlib.blake2b("/".join(f"{type(p).__name__}:{p}" for p in parts).encode(), digest_size=8).digest()
+    # int() so that numpy's integers count as integers
+    text = "/".join(f"str:{p}" if isinstance(p, str) else f"int:{int(p)}" for p in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
@@ -86,19 +92,22 @@ class Noise:
         return mix(counter)  # (B, *shape)
 
     def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, *shape) in the open interval (0, 1)."""
-        bits = _shift(self._bits(shape), 40)  # (B, *shape), 24 bits: exact in float32
-        return (bits.to(dtype) + 0.5) * 2.0**-24  # (B, *shape)
+        """(B, *shape) in the open interval (0, 1): the middles of 2^23 equal cells, or of 2^52 in float64."""
+        if dtype not in _CELLS:
+            raise MultigenError(f"uniform numbers in {dtype}; choices are float32 and float64 (less would round to 0 and 1)")
+        # one bit fewer than the significand holds, so that adding a half is exact and 1 is never reached by rounding
+        cells = _CELLS[dtype]
+        return (_shift(self._bits(shape), 64 - cells).to(dtype) + 0.5) * 2.0**-cells  # (B, *shape)
 
     def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, *shape) from N(0, 1): Box-Muller, both outputs used."""
         *outer, last = shape if shape else [1]
         bits = self._bits([*outer, (last + 1) // 2])  # (B, ..., ceil(last / 2))
-        u = ((bits & 0xFFFFFFFF).to(torch.float32) + 0.5) * 2.0**-32  # in (0, 1]
-        angle = _shift(bits, 32).to(torch.float32) * (2 * math.pi * 2.0**-32)
-        radius = torch.sqrt(-2 * torch.log(u.clamp(max=1 - 2.0**-24)))
+        u = ((bits & 0xFFFFFFFF).to(torch.float32) + 0.5) * 2.0**-32  # (B, ..., ceil(last / 2)) in (0, 1]
+        angle = _shift(bits, 32).to(torch.float32) * (2 * math.pi * 2.0**-32)  # (B, ..., ceil(last / 2))
+        radius = torch.sqrt(-2 * torch.log(u.clamp(max=1 - 2.0**-24)))  # (B, ..., ceil(last / 2))
         pair = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], -1)  # (B, ..., ceil(last / 2), 2)
-        return pair.flatten(-2)[..., :last].reshape(-1, *shape).to(dtype)  # (B, *shape)
+        return pair.flatten(-2)[..., :last].reshape(len(self.key), *shape).to(dtype)  # (B, *shape)
 
     def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
         """Long (B, *shape) in 0 .. high - 1. The modulo bias is below high / 2^63."""

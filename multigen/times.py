@@ -45,15 +45,30 @@ class Uniform:
 class LogitNormal:
     """logit(t) ~ N(mean, std^2) (Esser et al. 2024, eq. 19). Positive means favour times near the data.
 
-    SiT's log-normal sigma with t = 1 / (1 + sigma) is mean 0, std 1.
+    On the linear path logit(t) is log(alpha / sigma): SiT's log-normal sigma is mean 0, std 1.
     """
 
     mean: float = 0.0
     std: float = 1.0
 
     def __call__(self, u: Tensor) -> Tensor:
-        normal = math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-6, 1 - 1e-6))
-        return torch.sigmoid(self.mean + self.std * normal)
+        return torch.sigmoid(self.mean + self.std * _normal(u))
+
+
+@dataclass(frozen=True)
+class ArctanNormal:
+    """log tan(pi t / 2) ~ N(mean, std^2). On the trigonometric path that is log(alpha / sigma): SiT's log-normal sigma there."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return torch.atan(torch.exp(self.mean + self.std * _normal(u))) * (2 / math.pi)
+
+
+def _normal(u: Tensor) -> Tensor:
+    """Quantiles of N(0, 1), cut at 4.9 deviations."""
+    return math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-6, 1 - 1e-6))
 
 
 @dataclass(frozen=True)
@@ -65,10 +80,10 @@ class Beta:
     _table: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        from scipy.special import betaincinv
-
         if self.a <= 0 or self.b <= 0:
             raise MultigenError(f"Beta times need positive a and b, got {self.a} and {self.b}")
+        from scipy.special import betaincinv
+
         # interpolating the quantile at 4,097 knots is exact to about 1e-4 in the body; torch has no inverse incomplete beta
         self._table.extend(float(betaincinv(self.a, self.b, i / 4096)) for i in range(4097))
 
@@ -89,6 +104,10 @@ class Fixed:
 
     time: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.time <= 1:
+            raise MultigenError(f"Fixed: times lie between 0 and 1, got {self.time}")
+
     def __call__(self, u: Tensor) -> Tensor:
         return torch.full_like(u, self.time)
 
@@ -106,7 +125,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         if self.clean < 0 or self.absent < 0 or self.clean + self.absent > 1:
-            raise MultigenError(f"Mixture: clean {self.clean} and absent {self.absent} must be probabilities that add up to at most 1")
+            raise MultigenError(f"Mixture: clean {self.clean} and absent {self.absent} must be probabilities of sum at most 1")
 
     def __call__(self, u: Tensor) -> Tensor:
         rest = max(1 - self.clean - self.absent, 1e-6)

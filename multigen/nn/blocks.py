@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 _WRITTEN_OUT = 256
 
 
@@ -25,15 +24,19 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, frequencies: int = 256, period: float = 10_000.0, scale: float = 1.0) -> None:
         super().__init__()
         half = frequencies // 2
-        self.register_buffer("omega", scale * torch.exp(-math.log(period) * torch.arange(half) / half), persistent=False)  # (F/2,)
-        self.mlp = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
-        for layer in (self.mlp[0], self.mlp[2]):
+        omega = scale * torch.exp(-math.log(period) * torch.arange(half) / half)  # (F/2,)
+        self.omega: Tensor
+        self.register_buffer("omega", omega, persistent=False)
+        first, second = nn.Linear(2 * half, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+        for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, t: Tensor) -> Tensor:
         angle = t.float()[:, None] * self.omega  # (B, F/2)
         wave = torch.cat([torch.cos(angle), torch.sin(angle)], -1)  # (B, F)
-        return self.mlp(wave.to(self.mlp[0].weight.dtype))  # (B, D)
+        return self.mlp(wave.to(self.mlp[0].weight.dtype))  # type: ignore[arg-type]  # (B, D)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -99,8 +102,8 @@ class ModulatedBlock(nn.Module):
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D)
 
     def init_zero(self) -> None:
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
+        for parameter in self.modulation.parameters():
+            nn.init.zeros_(parameter)
 
 
 def init_xavier(module: nn.Module) -> None:

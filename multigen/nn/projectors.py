@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class MLPProjector(nn.Sequential):
             raise MultigenError(f"MLPProjector: depth is the number of linears, at least 1; got {depth}")
         widths = [width, *[hidden] * (depth - 1), out]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.SiLU()]
         super().__init__(*layers[:-1])
 
@@ -40,6 +41,8 @@ class ConvProjector(nn.Module):
     """
 
     def __init__(self, width: int, out: int, kernel: int = 3, grid: tuple[int, int] | None = None) -> None:
+        if kernel % 2 == 0:
+            raise MultigenError(f"ConvProjector: the kernel must be odd to keep the grid, got {kernel}")
         super().__init__()
         self.grid = grid
         self.conv = nn.Conv2d(width, out, kernel, padding=kernel // 2)

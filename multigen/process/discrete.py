@@ -54,8 +54,8 @@ class Masked:
         path: alpha(t).
         score: "undecided" scores masked sites, "all" every free site.
         smoothing: label smoothing over the K classes.
-        elbo: weight each example by alpha' / (1 - alpha), which makes the loss a bound on the likelihood (MDLM, Sahoo et al.
-            2024, eq. 11). The weight is clamped at ``max_weight``.
+        elbo: sum over the masked sites with weight alpha' / (1 - alpha), which makes the loss a bound on -log p per site, in
+            nats (MDLM, Sahoo et al. 2024, eq. 11). The weight is clamped at ``max_weight``.
         project: the subspace the component lives in.
     """
 
@@ -69,6 +69,8 @@ class Masked:
 
     def __post_init__(self) -> None:
         _check(self.classes, self.score)
+        if self.elbo and self.score != "undecided":
+            raise MultigenError(f"Masked: the bound scores masked sites only; elbo=true does not go with score={self.score!r}")
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         return torch.where(free, self.classes, like)  # (B, *sites)
@@ -89,7 +91,7 @@ class Masked:
         if not self.elbo:
             return loss
         c = self.path(t)
-        # the mean over masked sites stands for their sum over all sites, which has 1 - alpha of them in expectation
+        # the bound sums over masked sites; mean over the masked times their share = sum over the masked / number of sites
         hidden = masked_mean(self.undecided(corrupted.noisy, corrupted.free).float(), corrupted.free)  # (B,)
         return loss * hidden * (c.d_alpha / (1 - c.alpha).clamp(min=1e-6)).clamp(max=self.max_weight)
 

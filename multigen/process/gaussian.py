@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from multigen.interpolation import Coefficients, Interpolation, Linear
@@ -16,7 +17,11 @@ from multigen.state import MultigenError, expand, masked_mean, where
 Quantity = Literal["velocity", "clean", "noise"]
 
 TINY = 1e-5
-"""What divides is kept above this when a prediction is split; a sampler never asks closer to the ends than that."""
+"""The least sigma that a clean prediction is divided by; a sampler never asks closer to t = 1 than that."""
+
+FAINT = 1e-2
+"""The least alpha that a noise prediction is divided by. Samplers do begin at t = 0, where the noise tells nothing of the data
+and the smallest error of the network, divided by alpha, would throw the sample off for good."""
 
 
 class Split(NamedTuple):
@@ -39,7 +44,7 @@ class Gaussian:
             one another, so this is a weight over time: ``Gaussian("clean", loss_on="velocity")`` trains a network that
             outputs clean data with the flow-matching loss (Li and He 2025).
         weight: a further weight over time, which implies ``loss_on="noise"`` (see `multigen.process.weighting`).
-        floor: the least value of alpha or sigma that ``loss_on`` may divide by.
+        floor: the least value that ``loss_on`` may divide by: sigma for clean predictions, alpha for noise predictions.
         project: the subspace the component lives in.
         couple: pairs noise with data before mixing.
         jitter: standard deviation of Gaussian noise added to the noisy component at every t (0.2 in SemlaFlow).
@@ -56,10 +61,12 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         for name, value in (("predict", self.predict), ("loss_on", self.loss_on)):
-            if value not in ("velocity", "clean", "noise", None) or value is None and name == "predict":
+            if value not in ("velocity", "clean", "noise", None) or (value is None and name == "predict"):
                 raise MultigenError(f"Gaussian: {name} is {value!r}; choices are velocity, clean, noise")
         if self.weight is not None and self.loss_on not in (None, "noise"):
             raise MultigenError(f"Gaussian: a weight applies to the noise loss; loss_on is {self.loss_on!r}")
+        if _scales(self.path(torch.tensor(0.5, device="cpu")))["velocity"] == 0:
+            raise MultigenError(f"Gaussian: the path {self.path} carries no signal; it suits categorical components")
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         return where(free, self._project(noise.normal(like.shape[1:], like.dtype), free), like)
@@ -88,16 +95,17 @@ class Gaussian:
         target = self.target(corrupted, t)  # (B, *sites, *features)
         if pred.shape != target.shape:
             raise MultigenError(f"prediction of shape {tuple(pred.shape)} for a component of shape {tuple(target.shape)}")
-        error = masked_mean((pred.float() - target.float()) ** 2, corrupted.free)  # (B,)
-        return error * self.loss_weight(t)
+        # sites that are not scored are cut out before the square: whatever stands there, not even its gradient leaks
+        error = torch.where(expand(corrupted.free, target), pred.float() - target.float(), 0)  # (B, *sites, *features)
+        return masked_mean(error**2, corrupted.free) * self.loss_weight(t)  # (B,)
 
     def loss_weight(self, t: Tensor) -> Tensor:
         """(B,): what the squared error of the network's own output is multiplied by."""
         c = self.path(t)
         on = "noise" if self.weight is not None else self.loss_on or self.predict
-        scale = _to_clean(self.predict, c, self.floor) * _from_clean(on, c, self.floor) if on != self.predict else None
-        total = t.new_ones(t.shape) if scale is None else scale**2  # (B,)
-        return total if self.weight is None else total * self.weight(c)
+        scales = _scales(c)
+        scale = torch.ones_like(t) if on == self.predict else scales[on] / scales[self.predict].clamp(min=self.floor)  # (B,)
+        return scale**2 if self.weight is None else scale**2 * self.weight(c)
 
     def split(self, pred: Tensor, noisy: Tensor, t: Tensor) -> Split:
         """The clean data and the noise that a prediction implies.
@@ -109,7 +117,7 @@ class Gaussian:
         if self.predict == "clean":
             return Split(pred, (noisy - c.alpha * pred) / c.sigma.clamp(min=TINY))
         if self.predict == "noise":
-            return Split((noisy - c.sigma * pred) / c.alpha.clamp(min=TINY), pred)
+            return Split((noisy - c.sigma * pred) / c.alpha.clamp(min=FAINT), pred)
         det = c.alpha * c.d_sigma - c.d_alpha * c.sigma  # (B, 1, ...), nowhere zero on a path that moves
         return Split((c.d_sigma * noisy - c.sigma * pred) / det, (c.alpha * pred - c.d_alpha * noisy) / det)
 
@@ -134,16 +142,10 @@ class Gaussian:
         return x if self.project is None else self.project(x, mask)
 
 
-def _to_clean(quantity: Quantity, c: Coefficients, floor: float) -> Tensor:
-    """d clean / d quantity at fixed noisy: (B,)."""
-    if quantity == "velocity":
-        return c.sigma / (c.d_alpha * c.sigma - c.alpha * c.d_sigma)
-    return c.sigma / c.alpha.clamp(min=floor) if quantity == "noise" else c.alpha.new_ones(c.alpha.shape)
+def _scales(c: Coefficients) -> dict[Quantity, Tensor]:
+    """Errors of the three quantities at one noisy state are in these proportions: (B,) each.
 
-
-def _from_clean(quantity: Quantity, c: Coefficients, floor: float) -> Tensor:
-    """d quantity / d clean at fixed noisy: (B,)."""
-    sigma = c.sigma.clamp(min=floor)
-    if quantity == "velocity":
-        return (c.d_alpha * c.sigma - c.alpha * c.d_sigma) / sigma
-    return c.alpha / sigma if quantity == "noise" else c.alpha.new_ones(c.alpha.shape)
+    With noisy = alpha x + sigma e held, an error d of the clean data is one of -alpha / sigma d in the noise and of
+    (alpha' - alpha sigma' / sigma) d in the velocity; here all are multiplied by sigma.
+    """
+    return {"clean": c.sigma, "noise": c.alpha, "velocity": c.d_alpha * c.sigma - c.alpha * c.d_sigma}
