@@ -57,7 +57,10 @@ class LogitNormal:
 
 @dataclass(frozen=True)
 class ArctanNormal:
-    """log tan(pi t / 2) ~ N(mean, std^2). On the trigonometric path that is log(alpha / sigma): SiT's log-normal sigma there."""
+    """log tan(pi t / 2) ~ N(mean, std^2).
+
+    On the trigonometric path that is log(alpha / sigma): SiT's log-normal sigma is mean 0, std 1.
+    """
 
     mean: float = 0.0
     std: float = 1.0
