@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
-    {"state", "random", "files", "interpolation", "curriculum", "distances", "describe"},
+    {"state", "random", "files", "interpolation", "curriculum", "distances", "describe", "bound"},
     {"process", "times", "denoiser", "nn", "modality", "assets"},
     {"objective", "sampling", "solvers"},
     {"alignment", "diffusion", "likelihood"},
