@@ -17,7 +17,7 @@ _PUBLIC: dict[str, str] = {
     "Denoising": "objective",
     "Diffusion": "diffusion",
     "Features": "state",
-    "Guided": "denoiser",
+    "Guidance": "guidance",
     "Modality": "modality",
     "MultigenError": "state",
     "Objective": "objective",
@@ -26,7 +26,7 @@ _PUBLIC: dict[str, str] = {
     "Run": "run",
     "Sampler": "sampling",
     "State": "state",
-    "Tapped": "denoiser",
+    "Tapped": "tapping",
     "Trainer": "trainer",
     "keys": "random",
 }

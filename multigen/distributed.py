@@ -59,6 +59,14 @@ def gather(part: Sequence[T]) -> list[T]:
     return [item for some in parts or [] for item in some]
 
 
+def first(value: T) -> T:
+    """Process 0's value, in every process."""
+    values = [value]
+    if world() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
 def total(x: torch.Tensor) -> torch.Tensor:
     """The sum over the processes of a tensor of any shape, in every process."""
     if world() > 1:

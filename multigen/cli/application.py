@@ -52,11 +52,16 @@ def run(command: str, arguments: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="multigen-") as scratch:
         try:
-            _hydra(command, [*arguments, f"hydra.sweep.dir={scratch}"])
+            _hydra(command, [f"hydra.sweep.dir={scratch}", *_settings_first(arguments)])
         except _Escape as escape:
             raise escape.cause from escape.cause.__cause__
         except Exception as error:
             raise (explain(error, command, arguments) or error) from error
+
+
+def _settings_first(arguments: Sequence[str]) -> list[str]:
+    """Settings before flags: Hydra's parser loses settings that stand on both sides of a flag."""
+    return sorted(arguments, key=lambda a: a.startswith("-") or "=" not in a)
 
 
 def _hydra(command: str, arguments: Sequence[str]) -> None:

@@ -18,6 +18,11 @@ def help_text(command: str) -> str:
     return "\n".join(lines)
 
 
+def choose(group: str) -> str:
+    """The end of an error message: what a group offers."""
+    return f"choices of {group} are {options(group)}"
+
+
 def experiments() -> dict[str, str]:
     """Name -> one line about it."""
     return {name: describe(config_dir() / "experiment" / f"{name}.yaml") for name in options("experiment")}

@@ -79,7 +79,19 @@ def _guarded(action: Callable[[], None], debug: bool) -> int:
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        return _interrupted(error)
     return 0
+
+
+def _interrupted(error: Exception) -> int:
+    """The exit code of a training that a signal stopped; anything else is a defect and goes on as it came."""
+    from multigen.trainer import Interrupted
+
+    if not isinstance(error, Interrupted):
+        raise error
+    print(error, file=sys.stderr)
+    return error.code
 
 
 def _fail(message: str) -> int:

@@ -1,2 +1,60 @@
-def main(config):
-    print(config)
+"""``multigen train``: a new run, or one that goes on."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from multigen import distributed
+from multigen.build import Config, plain
+from multigen.build.experiment import Experiment
+from multigen.cli.catalogue import choose
+from multigen.run import Run
+from multigen.state import MultigenError
+
+
+def main(config: Any) -> None:
+    settings = resumed(config) if config.resume else plain(config)
+    if not settings["data"]:
+        raise MultigenError(f"train needs experiment=NAME or resume=RUN: {choose('experiment')}")
+    distributed.accelerator(settings["trainer"]["precision"], settings["device"])  # joins the other processes
+    folder = distributed.first(settings["run"] or new_folder(settings))
+    experiment = Experiment({**settings, "run": folder})
+    run = Run(folder, experiment.config)
+    trainer = experiment.trainer(run)
+    trainer.fit()
+    if trainer.main:
+        print(f"trained {trainer.step:,} steps in {folder}; now: multigen sample run={folder} n=64")
+
+
+def resumed(config: Any) -> Config:
+    """The configuration that a run stores, with what the command line changes about it. The run refuses what may not change."""
+    from omegaconf import OmegaConf
+
+    given = _given()
+    if clash := sorted(given & {"run", "experiment"}):
+        raise MultigenError(f"resume={config.resume} brings its own {clash[0]}; give one or the other")
+    settings = OmegaConf.create(Run(config.resume).stored())
+    for key in given - {"resume"}:
+        OmegaConf.update(settings, key, OmegaConf.select(config, key), merge=False, force_add=True)
+    return {**plain(settings), "run": config.resume, "resume": None}
+
+
+def _given() -> set[str]:
+    """The keys that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return {re.split(r"[=@]", override)[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+
+
+def new_folder(settings: Config) -> str:
+    """``outputs/NAME-seedN-TIME`` below the current folder, with a number behind it if that is taken."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(settings["name"]))
+    stem = f"outputs/{name}-seed{settings['seed']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number, folder = 1, stem
+    while Path(folder).exists():
+        number += 1
+        folder = f"{stem}-{number}"
+    return folder

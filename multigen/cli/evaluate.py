@@ -1,0 +1,59 @@
+"""``multigen evaluate``: metrics of samples, the loss on held-out data, and the report of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multigen import checkpoint, describe, distributed
+from multigen.cli.trained import Trained, load, overlaid
+from multigen.evaluate import evaluate, validation_loss
+from multigen.report import write_report
+
+
+def main(config: Any) -> None:
+    model = load(config)
+    e = model.experiment
+    how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
+    result = evaluate(
+        e.sampler,
+        e.denoiser,
+        e.processes,
+        e.modality,
+        e.metrics,
+        model.run.folder,
+        n=how["n"],
+        seed=how["seed"],
+        batch_size=model.settings["batch_size"],
+        device=model.device,
+        held_out=e.plain.get("valid"),
+        about={"checkpoint": about(model), "data": describe.dataset(e.plain["train"]), "validation": validation(model, how)},
+    )
+    if distributed.rank() == 0:
+        show(result)
+        print(f"report: {write_report(model.run.folder)}")
+
+
+def about(model: Trained) -> dict[str, Any]:
+    return {"step": model.checkpoint.step, "weights": model.weights}
+
+
+def validation(model: Trained, how: dict[str, Any]) -> dict[str, float] | None:
+    """The held-out loss of the weights that are sampled from; None where there is no held-out set, or none is wanted."""
+    e = model.experiment
+    if "valid" not in e.plain or how["repeats"] < 1:
+        return None
+    denoiser = {f"denoiser.{k}": x for k, x in e.denoiser.state_dict().items()}
+    checkpoint.restore(e.diffusion, model.checkpoint.tensors("model") | denoiser, model.checkpoint.path)
+    options = {"batch_size": model.settings["batch_size"], "repeats": how["repeats"], "seed": how["seed"]}
+    loss = validation_loss(
+        e.diffusion.to(model.device), e.valid, e.modality, device=model.device, step=model.checkpoint.step, **options
+    )
+    return {"loss": loss.total, **{f"loss/{name}": value for name, value in loss.parts.items()}, "draws": loss.draws}
+
+
+def show(result: dict[str, Any]) -> None:
+    """The numbers, one a line."""
+    measures = {**(result.get("validation") or {}), **result["metrics"]}
+    width = max(map(len, measures), default=0)
+    for name, value in measures.items():
+        print(f"{name:{width}}  {value:.6g}")
