@@ -116,11 +116,12 @@ def pool(features: Features) -> Features:
         features: value (B, *sites, D), mask (B, *sites). Pooled features pass through.
 
     Returns:
-        value (B, D), mask (B,).
+        value (B, D) in the features' own type, mask (B,).
     """
     value, mask = features
     if mask.ndim == 1:
         return features
     flat, m = value.flatten(1, -2), mask.flatten(1)  # (B, S, D), (B, S)
-    total = torch.where(m[..., None], flat, 0).sum(1)  # (B, D)
-    return Features(total / m.sum(1, keepdim=True).clamp(min=1), m.any(1))  # (B, D), (B,)
+    exact = torch.promote_types(value.dtype, torch.float32)  # a sum in half precision overflows
+    total = torch.where(m[..., None], flat, 0).sum(1, dtype=exact)  # (B, D)
+    return Features((total / m.sum(1, keepdim=True).clamp(min=1)).to(value.dtype), m.any(1))  # (B, D), (B,)
