@@ -33,7 +33,7 @@ class Image:
     """Pictures of one size.
 
     The batch holds ``clean[component]``: (B, C, H, W), normalised, with mask and free Bool (B,), and ``cond["label"]``: Long
-    (B,). When there are encoders to read them, also ``raw["image"]``: uint8 (B, C, R, R), and ``raw["caption"]``: uint8 (B, L).
+    (B,). When there are encoders to read them, also ``raw["image"]``: uint8 (B, C, R, R) and ``raw["caption"]``: uint8 (B, L).
 
     Args:
         size: pixels of the side.
@@ -161,7 +161,7 @@ def _label_rule(labels: Any, classes: int) -> Tensor | int | None:
 def encode_text(lines: Sequence[str]) -> Tensor:
     """UTF-8, padded with zeros: uint8 (B, L). Text travels as a tensor, so that only the teacher needs a tokeniser."""
     encoded = [line.encode() for line in lines]
-    length = max(map(len, encoded), default=0)
+    length = max([1, *map(len, encoded)])
     return torch.frombuffer(bytearray(b"".join(e.ljust(length, b"\0") for e in encoded)), dtype=torch.uint8).view(-1, length)
 
 
