@@ -62,8 +62,34 @@ class Grid:
         return [*(float(x) for x in np.linspace(self.start, 1 - self.last, self.steps)), 1.0]
 
 
+@dataclass(frozen=True)
+class Staged:
+    """A grid that begins late or ends early, so that components are made one after another.
+
+    Args:
+        grid: the times of the component's own stage.
+        before: steps that it waits at the grid's first time.
+        after: steps that it rests at the grid's last time.
+    """
+
+    grid: Grid = Grid()
+    before: int = 0
+    after: int = 0
+
+    def times(self) -> list[float]:
+        times = self.grid.times()
+        return [times[0]] * self.before + times + [times[-1]] * self.after
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The same time throughout: 1 for a component that is given (its template is not free), 0 for one that is hidden."""
+
+    time: float = 1.0
+
+
 class Stepper(Protocol):
-    """Moves one component from t to s > t."""
+    """Moves one component from t to s >= t."""
 
     def __call__(
         self, process: Any, noisy: Tensor, pred: Tensor, t: Tensor, s: Tensor, free: Tensor, noise: Noise
@@ -156,7 +182,7 @@ class Jump:
             noisy, t = self._step_back(process, noisy, t, s, free, noise.fold("back"))
         alpha_t, alpha_s = process.path(t).alpha, process.path(s).alpha  # (B,)
         chance = (alpha_s - alpha_t) / (1 - alpha_t).clamp(min=1e-9)  # (B,)
-        chance = torch.where(s >= 1, 1.0, chance)  # (B,)
+        chance = torch.where((s >= 1) & (t < 1), 1.0, chance)  # (B,); what rests at t = 1 is settled
         proposal = self._propose(process.logits(pred), noise.fold("class"))  # (B, *sites)
         u = noise.fold("jump").uniform(noisy.shape[1:], torch.float64)  # (B, *sites)
         if process.project is not None:
@@ -187,8 +213,9 @@ class Sampler:
     """The loop: network, then every component's stepper, along a grid of times.
 
     Args:
-        grid: times shared by all components, or a grid per component with equally many steps; a component whose template is
-            not free anywhere may have a grid that stays at t = 1.
+        grid: times of all components that `grids` does not name.
+        grids: component -> times, where one component differs; all with equally many steps. For a network that was trained
+            with independent times, `Hold` gives or hides a component and `Staged` makes one before another.
         continuous: stepper of Gaussian components.
         discrete: stepper of categorical components.
         steppers: component -> stepper, where one component differs.
@@ -199,7 +226,8 @@ class Sampler:
         dtype: of continuous states; the network receives float32.
     """
 
-    grid: Grid | Mapping[str, Grid] = Grid()
+    grid: Grid = Grid()
+    grids: Mapping[str, Grid | Staged | Hold] = field(default_factory=dict)
     continuous: Stepper = Euler()
     discrete: Stepper = Jump()
     steppers: Mapping[str, Stepper] = field(default_factory=dict)
@@ -225,6 +253,7 @@ class Sampler:
         two_stage = any(isinstance(stepper, TwoStage) for stepper in steppers.values())
         noise = Noise(template.key).fold("sample")
         times = self._times(processes)
+        self._check_held(template)
         noisy = {k: self._start(p, template, k, noise) for k, p in processes.items()}
         pred: State | None = None
         for i in range(len(next(iter(times.values()))) - 1):
@@ -250,16 +279,20 @@ class Sampler:
         return self.steppers.get(name, default)
 
     def _times(self, processes: Mapping[str, Process]) -> dict[str, list[float]]:
-        if unknown := sorted(set(self.steppers) - set(processes)):
-            raise MultigenError(f"steppers for unknown components {unknown}; components are {sorted(processes)}")
-        if isinstance(self.grid, Grid):
-            return dict.fromkeys(processes, self.grid.times())
-        if absent := sorted(set(processes) - set(self.grid)):
-            raise MultigenError(f"no grid for components {absent}; grids are {sorted(self.grid)}")
-        times = {k: self.grid[k].times() for k in processes}
+        for thing, given in (("steppers", self.steppers), ("grids", self.grids)):
+            if unknown := sorted(set(given) - set(processes)):
+                raise MultigenError(f"{thing} for unknown components {unknown}; components are {sorted(processes)}")
+        grids = {k: self.grids.get(k, self.grid) for k in processes}
+        times = {k: grid.times() for k, grid in grids.items() if not isinstance(grid, Hold)}
         if len({len(x) for x in times.values()}) > 1:
             raise MultigenError(f"grids differ in their number of steps: { {k: len(x) - 1 for k, x in times.items()} }")
-        return times
+        length = len(next(iter(times.values()), self.grid.times()))
+        return {k: [grid.time] * length if isinstance(grid, Hold) else times[k] for k, grid in grids.items()}
+
+    def _check_held(self, template: Batch) -> None:
+        for name, grid in self.grids.items():
+            if isinstance(grid, Hold) and grid.time == 1 and template.free[name].any():
+                raise MultigenError(f"component {name!r} is held at t = 1 as given, but the template leaves it to be made")
 
     def _start(self, process: Process, template: Batch, name: str, noise: Noise) -> Tensor:
         like = template.clean[name]
