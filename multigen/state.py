@@ -53,6 +53,20 @@ class Batch:
     raw: State = field(default_factory=dict)
     """What only frozen encoders read (full-size pictures, caption tokens); `Modality.encode` empties it."""
 
+    @classmethod
+    def dense(cls, clean: State, key: Tensor, cond: State | None = None, target: State | None = None) -> Batch:
+        """A batch without padding whose components are one site each (images, points).
+
+        Args:
+            clean: component -> (B, *features).
+            key: Long (B,), see `multigen.random.keys`.
+            cond: what is given.
+            target: representation -> (B, *sites, D), every site real.
+        """
+        ones = torch.ones_like(key, dtype=torch.bool)  # (B,)
+        features = {k: Features(z, z.new_ones(z.shape[:-1], dtype=torch.bool)) for k, z in (target or {}).items()}
+        return cls(clean, dict.fromkeys(clean, ones), dict.fromkeys(clean, ones), key, cond or {}, features)
+
     def __len__(self) -> int:
         return self.key.shape[0]
 
