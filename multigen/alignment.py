@@ -210,7 +210,7 @@ class Alignment(nn.Module):
         if pred.shape[:-1] != z.value.shape[:-1] or width:
             raise MultigenError(
                 f"tap {self.tap!r} projects to shape {tuple(pred.shape)}, target {self.target!r} has {tuple(z.value.shape)}"
-                + ("" if self.pool else "; a target of whole examples needs pool=true")
+                + ("; a target of whole examples needs pool=true" if pred.ndim > z.value.ndim else "")
             )
 
 

@@ -1,0 +1,153 @@
+"""Terms and weights: what is added up, what is logged, and where gradients go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from multigen.alignment import Alignment
+from multigen.curriculum import Ramp
+from multigen.denoiser import Output
+from multigen.nn import MLPProjector
+from multigen.objective import Context, Denoising, Objective
+from multigen.process import Gaussian
+from multigen.random import Noise, keys
+from multigen.state import Batch, Features, MultigenError
+
+B, T, D, Z = 5, 4, 6, 3
+
+
+def context(n: int = B) -> Context:
+    """Two components, one tap with a gradient, two targets."""
+    noise = Noise(keys(0, range(n)))
+    ones, sites = torch.ones(n, dtype=torch.bool), torch.ones(n, T, dtype=torch.bool)
+    clean = {k: noise.fold(k).normal([2]) for k in "ab"}
+    target = {"tokens": Features(noise.fold("z").normal([T, Z]), sites), "whole": Features(noise.fold("y").normal([Z]), ones)}
+    batch = Batch(clean, dict.fromkeys("ab", ones), dict.fromkeys("ab", ones), noise.key, target=target)
+    t = dict.fromkeys("ab", noise.fold("t").uniform())
+    processes = {"a": Gaussian(), "b": Gaussian("clean")}
+    corrupted = {k: p.corrupt(clean[k], t[k], ones, noise.fold(k)) for k, p in processes.items()}
+    pred = {k: noise.fold("pred").fold(k).normal([2]).requires_grad_(True) for k in "ab"}
+    hidden = noise.fold("hidden").normal([T, D]).requires_grad_(True)
+    return Context(batch, processes, t, corrupted, Output(pred, {"block2": Features(hidden, sites)}), noise)
+
+
+def alignment(target: str = "tokens", **settings) -> Alignment:
+    torch.manual_seed(0)
+    return Alignment("block2", target, MLPProjector(D, Z, hidden=8), pool=target == "whole", **settings)
+
+
+def test_denoising_sums_the_components_by_their_shares():
+    ctx = context()
+    losses = Objective({"denoise": Denoising({"b": 0.25})})(ctx, 0)
+    own = {k: ctx.processes[k].loss(ctx.output.pred[k], ctx.corrupted[k], ctx.t[k]).mean() for k in "ab"}
+    assert torch.allclose(losses.total, own["a"] + 0.25 * own["b"])
+    assert set(losses.parts) == {"denoise/a", "denoise/b"}
+
+
+def test_total_is_the_weighted_sum_and_parts_are_unweighted():
+    ctx = context()
+    terms = {"denoise": Denoising(), "tokens": alignment(), "whole": alignment("whole")}
+    alone = {name: Objective({name: term})(ctx, 0).total.item() for name, term in terms.items()}
+    losses = Objective(terms, {"denoise": Ramp(warmup=10), "tokens": 0.5})(ctx, 4)
+    assert losses.total.item() == pytest.approx(0.4 * alone["denoise"] + 0.5 * alone["tokens"] + alone["whole"])
+    assert losses.parts["tokens"].item() == pytest.approx(alone["tokens"])
+    assert losses.parts["whole"].item() == pytest.approx(alone["whole"])
+    assert not any(part.requires_grad for part in losses.parts.values())
+    assert losses.total.dtype == torch.float32 and losses.total.shape == ()
+
+
+def test_the_order_of_the_terms_does_not_matter():
+    """T4."""
+    ctx = context()
+    terms = {"denoise": Denoising(), "tokens": alignment(), "whole": alignment("whole")}
+    weights = {"denoise": 0.3, "tokens": 0.5, "whole": 0.25}
+    forwards = Objective(terms, weights)(ctx, 7)
+    backwards = Objective(dict(reversed(terms.items())), weights)(ctx, 7)
+    assert torch.allclose(forwards.total, backwards.total)
+    assert {k: v.item() for k, v in forwards.parts.items()} == {k: v.item() for k, v in backwards.parts.items()}
+
+
+def gradients(weight) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    ctx, term = context(), alignment()
+    objective = Objective({"denoise": Denoising(), "tokens": term}, {"tokens": weight})
+    objective(ctx, 0).total.backward()
+    return ctx.output.taps["block2"].value.grad, [p.grad for p in term.parameters()]
+
+
+@pytest.mark.parametrize("weight", [0, 0.0, Ramp(warmup=100), Ramp(start=5)], ids=repr)
+def test_weight_zero_trains_the_projector_and_nothing_else(weight):
+    """C4: exactly no gradient on the backbone, a full one on the projector."""
+    hidden, projector = gradients(weight)
+    assert hidden is None
+    assert all(g is not None and g.abs().max() > 0 for g in projector)
+    _, full = gradients(1.0)
+    assert all(torch.equal(a, b) for a, b in zip(projector, full, strict=True))
+
+
+def test_a_positive_weight_scales_the_gradient_of_the_backbone():
+    half, _ = gradients(0.5)
+    full, _ = gradients(1.0)
+    assert half.abs().max() > 0 and torch.allclose(2 * half, full)
+
+
+def test_weight_zero_keeps_a_term_without_parameters_in_the_graph():
+    """So the set of parameters that receive gradients, and a data-parallel wrapper's buckets, never change."""
+    ctx = context()
+    losses = Objective({"denoise": Denoising(), "tokens": alignment()}, {"denoise": 0.0})(ctx, 0)
+    losses.total.backward()
+    assert all(ctx.output.pred[k].grad.abs().max() == 0 for k in "ab")
+    assert losses.parts["denoise/a"] > 0
+
+
+def test_projectors_belong_to_the_objective():
+    objective = Objective({"denoise": Denoising(), "tokens": alignment()})
+    assert objective.taps == {"block2"}
+    assert isinstance(objective, nn.Module)
+    assert sum(p.numel() for p in objective.parameters()) == sum(p.numel() for p in MLPProjector(D, Z, 8).parameters())
+
+
+def test_the_mean_is_over_examples_so_a_batch_may_be_split():
+    terms = {"denoise": Denoising(), "tokens": alignment(), "whole": alignment("whole", gate="linear")}
+    objective, whole = Objective(terms), context(6)
+
+    def rows(i: slice) -> Context:
+        batch = whole.batch.map(lambda x: x[i])
+        taps = {k: Features(f.value[i], f.mask[i]) for k, f in whole.output.taps.items()}
+        output = Output({k: v[i] for k, v in whole.output.pred.items()}, taps)
+        corrupted = {k: type(c)(*(x[i] for x in c)) for k, c in whole.corrupted.items()}
+        return Context(batch, whole.processes, {k: v[i] for k, v in whole.t.items()}, corrupted, output, whole.noise)
+
+    halves = [objective(rows(slice(0, 3)), 0), objective(rows(slice(3, 6)), 0)]
+    assert torch.allclose((halves[0].total + halves[1].total) / 2, objective(whole, 0).total)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda ctx: Objective({"denoise": Denoising()}, {"x": 1.0}), r"unknown terms \['x'\]; terms are \['denoise'\]"),
+        (lambda ctx: Denoising({"c": 1.0})(ctx), r"unknown components \['c'\]; components are \['a', 'b'\]"),
+        (lambda ctx: Denoising()(with_pred(ctx, "a")), r"no component \['b'\]; it predicts \['a'\]"),
+        (lambda ctx: Alignment("block2", "dino")(ctx), r"lacks target 'dino'; it has \['tokens', 'whole'\]"),
+        (lambda ctx: Alignment("block9", "tokens")(ctx), r"no tap 'block9'; it returned \['block2'\]"),
+        (lambda ctx: Alignment("block2", "tokens")(ctx), r"projects to shape \(5, 4, 6\), target 'tokens' has \(5, 4, 3\)"),
+        (lambda ctx: Alignment("block2", "whole")(ctx), "needs pool=true"),
+        (
+            lambda ctx: Alignment("block2", "tokens", nn.Linear(D, Z), component="c")(ctx),
+            r"component 'c'; components are \['a', 'b'\]",
+        ),
+        (lambda ctx: Alignment("block2", "tokens", component="a", only_undecided=True)(ctx), "'a' is not categorical"),
+        (lambda ctx: Alignment("block2", "tokens", only_undecided=True), "only_undecided needs a component"),
+        (lambda ctx: Alignment("block2", "tokens", similarity="dot"), "similarity 'dot'; choices are cosine, l2"),
+        (lambda ctx: Alignment("block2", "tokens", gate="square"), "time gate 'square'; choices are constant, linear"),
+    ],
+)
+def test_bad_input_is_named(make, words):
+    with pytest.raises(MultigenError, match=words):
+        make(context())
+
+
+def with_pred(ctx: Context, *names: str) -> Context:
+    output = ctx.output._replace(pred={k: ctx.output.pred[k] for k in names})
+    return Context(ctx.batch, ctx.processes, ctx.t, ctx.corrupted, output, ctx.noise)
