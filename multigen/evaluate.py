@@ -236,6 +236,7 @@ def evaluate(
         "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
         "held_out": None if held_out is None else describe.dataset(held_out),
         "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics, device),
+        "parameters": sum(p.numel() for p in denoiser.parameters()) if isinstance(denoiser, nn.Module) else None,
         "versions": describe.versions(device),
         **(about or {}),
     }
@@ -263,10 +264,10 @@ def _draw(
 ) -> dict[str, str]:
     """Caption -> picture, relative to the run's folder. The first is the samples, the second real data."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"Samples": modality.draw(samples, folder / "samples.png")}
+    pictures = {f"The first {len(samples)} samples, none left out": modality.draw(samples, folder / "samples.png")}
     if held_out is not None:
         real = real_samples(modality, held_out, spaced(len(held_out), len(samples)), device)
-        pictures["Real, held out"] = modality.draw(real, folder / "real.png")
+        pictures["Real data, held out"] = modality.draw(real, folder / "real.png")
     for metric in metrics.values():
         if isinstance(metric, Explained):
             pictures |= metric.pictures(folder)

@@ -195,11 +195,13 @@ class FeatureDistance:
 
     def about(self) -> dict[str, Any]:
         size, seen = self.train[0]["image"].shape[0], getattr(self.encoder, "size", None)
-        features = f"features of {self.name}, pictures of {size} pixels" + (f" seen at {seen}" if seen else "")
-        frechet = f"Frechet distance in the first {self.components} principal components of {features}; lower is better"
-        kernel = f"kernel distance in {features}, mean over {self.subsets} subsets; lower is better"
+        features = f"Features are those of {self.name} from pictures of {size} pixels" + (
+            f" enlarged to {seen}" if seen else ""
+        )
+        frechet = f"Frechet distance in {self.components} principal components of features; lower is better"
+        kernel = f"kernel distance of features, mean and deviation over {self.subsets} subsets; lower is better"
         held_out, train = (
-            _named(data.dataset, side) for data, side in ((self.held_out, "held out"), (self.train, "training"))
+            _named(data.dataset, side) for data, side in ((self.held_out, "held-out"), (self.train, "training"))
         )
         said = {
             ("frechet",): (frechet, held_out),
@@ -214,6 +216,7 @@ class FeatureDistance:
             "meaning": {self._full(*parts): text for parts, (text, _) in said.items()},
             "reference": {self._full(*parts): data for parts, (_, data) in said.items()},
             "sets": {"held out": describe.dataset(self.held_out.dataset), "train": describe.dataset(self.train.dataset)},
+            "note": f"{features}; these measures are not FID, which is defined by another network.",
             "encoder": getattr(self.encoder, "fingerprint", self.name),
             "settings": {"components": self.components, "subset": self.subset, "subsets": self.subsets, "seed": self.seed},
         }

@@ -7,10 +7,11 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from multigen.files import write_text
+from multigen.report.blocks import Section
 from multigen.report.record import Record, read
-from multigen.report.sections import PARTS, Part, comparison, facts, summary
+from multigen.report.sections import PARTS, Part, comparison, facts, labels, summary
 
-__all__ = ["PARTS", "Part", "Record", "read", "write_report"]
+__all__ = ["PARTS", "Part", "Record", "Section", "read", "write_report"]
 
 
 def write_report(
@@ -25,34 +26,40 @@ def write_report(
         runs: a run's folder, or several: the page then begins with a comparison.
         path: the file; by default ``report.html`` in the (first) run's folder.
         title: heading of the page; by default the run's name.
-        more: run's title -> further parts of its page, from its modality.
+        more: run's name on the page -> further parts of its page, from its modality.
 
     Raises:
         MultigenError: a folder is missing, or one of its files is damaged.
     """
     folders = [runs] if isinstance(runs, (str, Path)) else list(runs)
     records = [read(folder) for folder in folders]
+    named = dict(zip(labels(records), records, strict=True))
     target = Path(path) if path else records[0].folder / "report.html"
-    return write_text(target, render(records, title or ", ".join(r.title for r in records), more or {}))
+    return write_text(target, render(named, title or ", ".join(named), more or {}))
 
 
-def render(records: Sequence[Record], title: str, more: Mapping[str, Sequence[Part]]) -> str:
+def render(records: Mapping[str, Record], title: str, more: Mapping[str, Sequence[Part]]) -> str:
     """The page's HTML."""
     from jinja2 import Environment, StrictUndefined
 
     source = (resources(__name__) / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages = [
-        {"title": r.title, "id": f"run-{i}", "summary": summary(r), "facts": facts(r), "sections": _sections(r, more)}
-        for i, r in enumerate(records)
+        {
+            "title": label,
+            "id": f"run-{i}",
+            "summary": summary(r),
+            "facts": facts(r),
+            "sections": _sections(r, more.get(label, ())),
+        }
+        for i, (label, r) in enumerate(records.items())
     ]
-    return environment.from_string(source).render(
-        title=title, pages=pages, comparison=comparison(records), licences=_licences(records)
-    )
+    page = {"title": title, "pages": pages, "comparison": comparison(records), "licences": _licences(list(records.values()))}
+    return environment.from_string(source).render(page)
 
 
-def _sections(record: Record, more: Mapping[str, Sequence[Part]]) -> list:
-    parts = [*PARTS[:-1], *more.get(record.title, ()), PARTS[-1]]
+def _sections(record: Record, more: Sequence[Part]) -> list[Section]:
+    parts = [*PARTS[:-1], *more, PARTS[-1]]
     return [section for part in parts if (section := part(record)) is not None]
 
 

@@ -100,12 +100,7 @@ def number(value: Any) -> str:
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return MISSING
     if isinstance(value, int) or value == 0:
-        return f"{value:,}"
-    digits = 3 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):,.{min(max(digits, 0), 6)}f}"
-
-
-def pairs(header: Sequence[str], values: dict[str, Any], caption: str = "") -> Table:
-    """A table of names and values."""
-    rows = [[Cell(str(k)), Cell(number(v) if isinstance(v, float) else str(v))] for k, v in values.items()]
-    return Table(header, rows, caption)
+        return f"{value:,.0f}"
+    short = f"{value:.3e}"
+    exponent = int(short.partition("e")[2])
+    return f"{float(short):,.{max(3 - exponent, 0)}f}" if exponent >= -4 else short

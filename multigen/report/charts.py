@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn once for light and once for dark pages."""
+"""Line charts as SVG, in colours for light and for dark pages."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ class Theme:
     faint: str
     palette: tuple[str, ...]
 
+    @property
+    def colours(self) -> tuple[str, ...]:
+        return self.ink, self.faint, *self.palette
+
 
 # told apart by readers who see few colours (Okabe and Ito), with at least 3:1 contrast to the page
 LIGHT = Theme("#1f2430", "#d5d9e2", ("#0067a5", "#c2410c", "#00785a", "#a3418f", "#7a5c00", "#4b5563"))
@@ -37,7 +41,15 @@ DARK = Theme("#e6e8ee", "#3a4150", ("#6cb8f0", "#ff9b66", "#4fd1a5", "#e79bd6", 
 
 def chart(lines: Sequence[Line], title: str) -> tuple[str, str, str]:
     """(light SVG, dark SVG, description in words) of lines over the training step."""
-    return svg(lines, title, LIGHT), svg(lines, title, DARK), in_words(lines, title)
+    light = svg(lines, title, LIGHT)
+    return light, recoloured(light, LIGHT, DARK), in_words(lines, title)
+
+
+def recoloured(drawn: str, before: Theme, after: Theme) -> str:
+    """The same SVG in the colours of another theme."""
+    for old, new in zip(before.colours, after.colours, strict=True):
+        drawn = drawn.replace(old, new)
+    return drawn
 
 
 def in_words(lines: Sequence[Line], title: str) -> str:
@@ -46,14 +58,11 @@ def in_words(lines: Sequence[Line], title: str) -> str:
     return f"{title} by training step: {'; '.join(ends)}."
 
 
-def smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
-    """Bias-corrected exponential moving average over about `share` of the values."""
-    keep = 1 - 1 / max(1.0, share * len(values))
-    average, weight, result = 0.0, 0.0, []
-    for value in values:
-        average, weight = keep * average + (1 - keep) * value, keep * weight + 1 - keep
-        result.append(average / weight)
-    return result
+def smoothed(values: Sequence[float], share: float = 0.04) -> list[float]:
+    """Moving average over about `share` of the values, centred; narrower in the beginning, where losses fall steeply."""
+    count, reach = len(values), int(share * len(values) / 2)
+    windows = [(max(0, i - reach), min(count, i + reach + 1, 2 * i + 1)) for i in range(count)]
+    return [sum(values[low:high]) / (high - low) for low, high in windows]
 
 
 def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
@@ -62,8 +71,8 @@ def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "multigen", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(5.6, 3.1), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(5.6, 3.1))
+        axes = figure.add_axes((0.11, 0.15, 0.87, 0.74))
         for line in lines:
             _draw(axes, line, theme)
         _dress(axes, title, theme, legend=len(lines) > 1)
@@ -97,7 +106,12 @@ def _dress(axes: Axes, title: str, theme: Theme, legend: bool) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.faint)
     if legend:
-        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9)
+        words = title + "".join(
+            str(line.get_label()) for line in axes.get_lines() if not str(line.get_label()).startswith("_")
+        )
+        beside = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "borderaxespad": 0.2, "ncols": 4}
+        place: dict[str, Any] = beside if len(words) < 45 else {"loc": "best"}
+        axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, handlelength=1.6, columnspacing=1.2, **place)
 
 
 def data_uri(content: bytes | str, kind: str) -> str:

@@ -6,11 +6,12 @@ A modality adds parts of its own by functions of the same kind, or simply throug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from multigen.report import blocks
-from multigen.report.blocks import Cell, Gallery, Picture, Section, Table, line_chart, number, png
+from multigen.report.blocks import Cell, Gallery, Section, Table, line_chart, number, png
 from multigen.report.charts import Line
 from multigen.report.record import Record
 
@@ -66,13 +67,12 @@ def measures(run: Record) -> Section | None:
     if not run.evaluation:
         return Section("Measures", [blocks.Text("Not evaluated yet: run `multigen evaluate` on this folder.")])
     values = run.evaluation.get("metrics", {})
-    names = [k for k in values if not k.endswith(("_std", "_real"))]
-    header = ["Measure", "Value", "Real data", "Samples", "Seed", "Sampler", "Weights", "Reference"]
-    rows = [[Cell(k, _about(run, "meaning", k), code=True), _value(values, k), *_context(run, k)] for k in names]
-    caption = "“Real data” is the same measure of held-out real data: what samples as good as real ones would score."
-    table = Table(header, rows, caption, numeric=(1, 2, 3, 4))
+    header = ["Measure", "Value", "Real data", "Samples", "Drawn with", "Reference"]
+    rows = [[Cell(k, _about(run, "meaning", k), code=True), _value(values, k), *_context(run, k)] for k in _measured(run)]
+    table = Table(header, rows, "Real data: the same measure of real data in the place of samples.", numeric=(1, 2))
+    notes = [blocks.Text(m["note"]) for m in run.evaluation.get("about_metrics", {}).values() if m.get("note")]
     closer = [png(p, caption, caption) for caption, p in _more_pictures(run)]
-    return Section("Measures", [table, *([Gallery(closer, 1)] if closer else [])])
+    return Section("Measures", [table, *notes, *([Gallery(closer, 1)] if closer else [])])
 
 
 def _value(values: dict[str, Any], name: str) -> Cell:
@@ -84,22 +84,24 @@ def _context(run: Record, name: str) -> list[Cell]:
     """The cells that stand beside a value."""
     drawn, weights = run.evaluation.get("samples", {}), run.evaluation.get("checkpoint", {})
     invalid = drawn.get("count", 0) - drawn.get("valid", 0)
+    kind = f"EMA {weights['ema']}" if weights.get("ema") else "weights"
     return [
-        Cell(number(run.evaluation["metrics"].get(f"{name}_real"))),
-        Cell(number(drawn.get("count")), f"{invalid:,} invalid" if invalid else ""),
-        Cell(str(drawn.get("seed", blocks.MISSING))),
-        Cell(*_sampler(drawn.get("sampler", {}))),
-        Cell(f"EMA {weights['ema']}" if weights.get("ema") else "not averaged", f"step {number(weights.get('step'))}"),
+        Cell(number(run.evaluation.get("metrics", {}).get(f"{name}_real"))),
+        Cell(
+            number(drawn.get("count")),
+            f"seed {drawn.get('seed', blocks.MISSING)}" + (f", {invalid:,} invalid" if invalid else ""),
+        ),
+        Cell(_sampler(drawn.get("sampler", {})), f"{kind} of step {number(weights.get('step'))}"),
         Cell(_about(run, "reference", name)),
     ]
 
 
-def _sampler(settings: dict[str, Any]) -> tuple[str, str]:
-    """A sampler's settings in two short lines."""
+def _sampler(settings: dict[str, Any]) -> str:
+    """A sampler's settings in a few words."""
     grid, guide = settings.get("grid") or {}, settings.get("guide") or {}
     steps = [f"{grid['steps']} steps"] if "steps" in grid else []
     guidance = [f"guidance {guide['scale']}"] if "scale" in guide else []
-    return _last(settings.get("continuous", settings)), ", ".join([*steps, *guidance])
+    return ", ".join([_last(settings.get("continuous", settings)), *steps, *guidance])
 
 
 def _about(run: Record, what: str, name: str) -> str:
@@ -117,11 +119,15 @@ def _more_pictures(run: Record) -> list[tuple[str, Any]]:
 
 
 def losses(run: Record) -> Section | None:
-    """One chart for each part of the loss, in training and on held-out data, and the weights of the terms."""
+    """One chart for each part of the loss, in training and on held-out data, the weights of the terms, and the optimiser."""
     parts = dict.fromkeys(k.partition("/")[2] for k in [*run.keys("loss/"), *run.keys("valid/")])
-    charts = [line_chart(lines, part) for part in parts if (lines := _train_and_valid(run, part))]
+    charts = [line_chart(lines, f"{part} loss") for part in parts if (lines := _train_and_valid(run, part))]
     weights = [Line(k.partition("/")[2], *run.series(k), colour=i) for i, k in enumerate(run.keys("weight/"))]
-    charts += [line_chart(weights, "weights of the terms (curriculum)")] if weights else []
+    charts += [line_chart(weights, "weights")] if weights else []
+    for key, title in (("learning_rate", "learning rate"), ("gradient_norm", "gradient norm")):
+        steps, values = run.series(key)
+        if len(set(values)) > 1:
+            charts.append(line_chart([Line(title, steps, values, raw=True)], title))
     return Section("Training", [Gallery(charts)]) if charts else None
 
 
@@ -140,39 +146,54 @@ def progress(run: Record, shown: int = 6) -> Section | None:
 
 def provenance(run: Record) -> Section | None:
     """Data and its licence, versions, and the whole configuration."""
-    found: list[blocks.Block] = [
-        blocks.pairs(["Data", ""], _data_lines(run.evaluation[key]), title)
+    data = {
+        title: run.evaluation[key]
         for key, title in (("data", "Trained on"), ("held_out", "Held out"))
         if run.evaluation.get(key)
-    ]
+    }
+    keys = dict.fromkeys(key for described in data.values() for key in described)
+    rows = [[Cell(key), *(Cell(_plain(described.get(key))) for described in data.values())] for key in keys]
+    found: list[blocks.Block] = [Table(["Data", *data], rows)] if rows else []
     if versions := run.evaluation.get("versions"):
-        found.append(blocks.pairs(["Program", "Version"], versions, "Evaluated with"))
+        found.append(blocks.Text("Evaluated with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + "."))
     if run.yaml:
         found.append(blocks.Folded("Configuration", run.yaml))
     return Section("Data, versions, configuration", found) if found else None
 
 
-def _data_lines(data: dict[str, Any]) -> dict[str, Any]:
-    return {k: f"{v:,}" if isinstance(v, int) else v for k, v in data.items()}
+def _plain(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value or blocks.MISSING)
 
 
 PARTS: Sequence[Part] = (samples, measures, losses, progress, provenance)
 
 
-def comparison(runs: Sequence[Record]) -> Section | None:
-    """Several runs in the same charts and one table."""
+def comparison(runs: Mapping[str, Record]) -> Section | None:
+    """Several runs, by label, in the same charts and one table."""
     if len(runs) < 2:
         return None
-    keys = dict.fromkeys(k for run in runs for k in run.keys("valid/"))
+    keys = dict.fromkeys(k for run in runs.values() for k in run.keys("valid/"))
     charts = [line_chart(lines, key.partition("/")[2] + ", held out") for key in keys if (lines := _across(runs, key))]
-    measured = dict.fromkeys(k for run in runs for k in run.evaluation.get("metrics", {}) if not k.endswith(("_std", "_real")))
-    rows = [[Cell(k, code=True), *(_cell(run, k) for run in runs)] for k in measured]
-    table = [Table(["Measure", *(run.title for run in runs)], rows, numeric=range(1, len(runs) + 1))] if rows else []
+    measured = dict.fromkeys(k for run in runs.values() for k in _measured(run))
+    rows = [[Cell(k, code=True), *(_cell(run, k) for run in runs.values())] for k in measured]
+    rows += [[Cell("samples"), *(_context(run, "")[1] for run in runs.values())]] if rows else []
+    table = [Table(["Measure", *runs], rows, numeric=range(1, len(runs) + 1))] if rows else []
     return Section("Comparison", [*([Gallery(charts)] if charts else []), *table]) if charts or table else None
 
 
-def _across(runs: Sequence[Record], key: str) -> list[Line]:
-    lines = [Line(run.title, *run.series(key), colour=i) for i, run in enumerate(runs)]
+def labels(runs: Sequence[Record]) -> list[str]:
+    """A name for each run that no other has: its title, its seed where titles agree, its folder where seeds do too."""
+    given = [run.title for run in runs]
+    seeded = [f"{run.title}, seed {run.config.get('seed')}" if given.count(run.title) > 1 else run.title for run in runs]
+    return [str(run.folder) if seeded.count(name) > 1 else name for name, run in zip(seeded, runs, strict=True)]
+
+
+def _measured(run: Record) -> list[str]:
+    return [k for k in run.evaluation.get("metrics", {}) if not k.endswith(("_std", "_real"))]
+
+
+def _across(runs: Mapping[str, Record], key: str) -> list[Line]:
+    lines = [Line(label, *run.series(key), colour=i) for i, (label, run) in enumerate(runs.items())]
     return [line for line in lines if line.values]
 
 
@@ -183,18 +204,12 @@ def _cell(run: Record, name: str) -> Cell:
 
 def facts(run: Record) -> list[tuple[str, str]]:
     """The few numbers at the head of a run: (value, what it is)."""
-    found = [(number(run.steps), "training steps")]
-    drawn = run.evaluation.get("samples", {})
-    if drawn:
-        found.append((number(drawn.get("count")), "samples measured"))
-    for key, words in (("seed", "seed"), ("batch_size", "examples a step")):
-        value = run.config.get(key, run.config.get("trainer", {}).get(key))
-        if value is not None:
-            found.append((str(value), words))
-    return found
-
-
-def pictures_of(section: Section) -> list[Picture]:
-    """All pictures of a section, for whoever wants to check them."""
-    found = [b.pictures if isinstance(b, Gallery) else [b] for b in section.blocks if isinstance(b, (Gallery, Picture))]
-    return [picture for some in found for picture in some]
+    rates, evaluation = run.series("examples_per_second")[1], run.evaluation
+    known = {
+        "training steps": run.steps,
+        "examples a step": run.config.get("trainer", {}).get("batch_size"),
+        "examples a second": round(median(rates)) if rates else None,
+        "parameters": evaluation.get("parameters"),
+        "samples measured": evaluation.get("samples", {}).get("count"),
+    }
+    return [(f"{value:,}", words) for words, value in known.items() if value is not None]

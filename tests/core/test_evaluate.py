@@ -133,11 +133,11 @@ def test_evaluation_names_all_that_made_its_numbers(tmp_path):
     assert result["metrics"].keys() == {"mean", "mean_real"}
     assert result["samples"]["count"] == 10 and result["samples"]["seed"] == 0
     assert result["samples"]["sampler"]["gain"] == 1.0
-    assert result["checkpoint"] == {"step": 7}
+    assert result["checkpoint"] == {"step": 7} and result["parameters"] == 1
     assert result["held_out"]["count"] == 10 and result["held_out"]["fingerprint"] == "numbers"
     assert result["about_metrics"]["mean"]["meaning"] == {"mean": "mean of all numbers"}
     assert result["versions"].keys() >= {"multigen", "torch", "python", "device"}
-    assert list(result["pictures"]) == ["Samples", "Real, held out", "The mean"]
+    assert list(result["pictures"]) == ["The first 10 samples, none left out", "Real data, held out", "The mean"]
     assert all((tmp_path / path).is_file() for path in result["pictures"].values())
 
 

@@ -107,7 +107,7 @@ def test_every_measure_is_explained_and_has_its_real_twin(metric):
     assert measures == about["meaning"].keys() == about["reference"].keys()
     assert all(f"{k}_real" in found for k in measures)
     assert not [k for k in found if "fid" in k]
-    assert about["sets"]["train"]["count"] == 60 and about["reference"]["kid_colours"].startswith("30 held out")
+    assert about["sets"]["train"]["count"] == 60 and about["reference"]["kid_colours"].startswith("30 held-out")
 
 
 def test_invalid_samples_are_left_out(metric):
