@@ -68,7 +68,7 @@ class FeatureDistance:
         train: training pictures; items hold ``image`` uint8 (H, W, 3) and perhaps ``label``.
         held_out: pictures that the model has not seen.
         encoder: reads ``raw["image"]``, uint8 (B, 3, H, W); pooled: value (B, D).
-        name: of the encoder in the names of the measures; by default its class.
+        name: of the encoder in the names of the measures; by default its class, in small letters.
         components: principal components of the Frechet distance.
         subset: pictures in each of the `subsets` random subsets of the kernel distance; `seed` chooses them.
         batch_size: pictures a call of the encoder.

@@ -72,7 +72,15 @@ def measures(run: Record) -> Section | None:
     table = Table(header, rows, "Real data: the same measure of real data in the place of samples.", numeric=(1, 2))
     notes = [blocks.Text(m["note"]) for m in run.evaluation.get("about_metrics", {}).values() if m.get("note")]
     closer = [png(p, caption, caption) for caption, p in _more_pictures(run)]
-    return Section("Measures", [table, *notes, *([Gallery(closer, 1)] if closer else [])])
+    return Section("Measures", [table, *notes, *_validation(run), *([Gallery(closer, 1)] if closer else [])])
+
+
+def _validation(run: Record) -> list[blocks.Block]:
+    """The loss on held-out data, if the evaluation measured it."""
+    measured = dict(run.evaluation.get("validation") or {})
+    draws = measured.pop("draws", None)
+    rows = [[Cell(name, code=True), Cell(number(value)), Cell(number(draws))] for name, value in measured.items()]
+    return [Table(["Held-out loss", "Value", "Draws of time and noise"], rows, numeric=(1, 2))] if rows else []
 
 
 def _value(values: dict[str, Any], name: str) -> Cell:
@@ -84,7 +92,7 @@ def _context(run: Record, name: str) -> list[Cell]:
     """The cells that stand beside a value."""
     drawn, weights = run.evaluation.get("samples", {}), run.evaluation.get("checkpoint", {})
     invalid = drawn.get("count", 0) - drawn.get("valid", 0)
-    kind = f"EMA {weights['ema']}" if weights.get("ema") else "weights"
+    kind = str(weights.get("weights", "weights")).replace("ema_", "EMA ")
     return [
         Cell(number(run.evaluation.get("metrics", {}).get(f"{name}_real"))),
         Cell(

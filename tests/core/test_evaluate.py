@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from toy_numbers import Data, Network, Numbers, Sampler
 
@@ -139,6 +140,27 @@ def test_evaluation_names_all_that_made_its_numbers(tmp_path):
     assert result["versions"].keys() >= {"multigen", "torch", "python", "device"}
     assert list(result["pictures"]) == ["The first 10 samples, none left out", "Real data, held out", "The mean"]
     assert all((tmp_path / path).is_file() for path in result["pictures"].values())
+
+
+def _of_two(rank, folder):
+    """One of two processes that evaluate together."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    made = Diffusion(Network(), {"x": Gaussian("velocity")}, Objective({"denoise": Denoising()}))
+    loss = validation_loss(made, Data(), Numbers(), batch_size=3)
+    sampler = Sampler()
+    result = _evaluate(folder, sampler=sampler)
+    (folder / f"rank{rank}.json").write_text(json.dumps([loss.total, result, sampler._calls]))
+    dist.destroy_process_group()
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    torch.multiprocessing.spawn(_of_two, (tmp_path,), nprocs=2)
+    (loss, result, drawn), (other, nothing, more) = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2))
+    made = Diffusion(Network(), {"x": Gaussian("velocity")}, Objective({"denoise": Denoising()}))
+    assert loss == validation_loss(made, Data(), Numbers(), batch_size=3).total
+    assert result["metrics"] == _evaluate(tmp_path / "alone")["metrics"]
+    assert other != other and nothing == {}  # nan: the first process alone has the numbers
+    assert drawn + more == 3 and drawn and more  # each batch was drawn once
 
 
 def test_evaluation_counts_what_decoded(tmp_path):

@@ -50,6 +50,7 @@ def test_validation_measures_the_weights_that_it_says(tmp_path, average):
     assert logged[6] == pytest.approx(validation_loss(same, Data(5), Numbers(), repeats=2).total, rel=1e-6)
     assert _logged(trainer, "valid")[6] == pytest.approx(logged[6])
     assert len(set(logged.values())) == 3
+    assert _logged(trainer, "weight/denoise") == {6: 1.0}
 
 
 def test_sample_grids_show_the_same_noise_taking_shape(tmp_path):
