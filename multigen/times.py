@@ -150,14 +150,19 @@ class Shared:
 
 @dataclass(frozen=True)
 class Independent:
-    """One time per component: the model learns every conditional and the joint at once (UniDiffuser, Bao et al. 2023)."""
+    """One time per component: the model learns every conditional and the joint at once (UniDiffuser, Bao et al. 2023).
+
+    Args:
+        draws: component -> draw, where one component differs.
+        draw: of the others.
+    """
 
     draws: Mapping[str, Draw] = field(default_factory=dict)
-    default: Draw = Uniform()
+    draw: Draw = Uniform()
 
     def __call__(self, components: Iterable[str], noise: Noise) -> State:
         names = list(components)
         if unknown := sorted(set(self.draws) - set(names)):
             raise MultigenError(f"times for unknown components {unknown}; components are {sorted(names)}")
         stream = noise.fold("time")
-        return {k: self.draws.get(k, self.default)(stream.fold(k).uniform()) for k in names}  # (B,) each
+        return {k: self.draws.get(k, self.draw)(stream.fold(k).uniform()) for k in names}  # (B,) each
