@@ -36,7 +36,7 @@ class Grid:
             grid); "cosine" (denser at both ends).
         last: with "uniform", the length of the last step: the steps before it are uniform (SiT's SDE: 0.04). With "log", the
             smallest 1 - t, where the grid ends (0.01).
-        start: where it begins; above 0 to resume from a partly noised state.
+        start: where it begins; above 0 the template's clean state is corrupted to that time and made anew from there.
     """
 
     steps: int = 50
@@ -49,9 +49,13 @@ class Grid:
             raise MultigenError(f"Grid: at least 1 step is needed, got {self.steps}")
         if self.spacing not in ("uniform", "log", "cosine"):
             raise MultigenError(f"Grid: spacing is {self.spacing!r}; choices are uniform, log, cosine")
+        if not 0 <= self.start < 1:
+            raise MultigenError(f"Grid: start must be at least 0 and below 1, got {self.start}")
+        if self.last is not None and (self.spacing == "cosine" or not 0 < self.last < 1 - self.start):
+            raise MultigenError(f"Grid: last={self.last} needs spacing uniform or log, and 0 < last < 1 - start")
 
     def times(self) -> list[float]:
-        """steps + 1 increasing times (``steps`` of them with "log", which begins at exactly `start` and ends at 1 - last)."""
+        """steps + 1 increasing times from `start` to 1; "log" ends at 1 - last."""
         if self.spacing == "log":
             return [float(x) for x in 1 - np.geomspace(1 - self.start, self.last or 0.01, self.steps + 1)]
         if self.spacing == "cosine":
@@ -87,13 +91,15 @@ class Hold:
 
     time: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.time <= 1:
+            raise MultigenError(f"Hold: times lie between 0 and 1, got {self.time}")
+
 
 class Stepper(Protocol):
     """Moves one component from t to s >= t."""
 
-    def __call__(
-        self, process: Any, noisy: Tensor, pred: Tensor, t: Tensor, s: Tensor, free: Tensor, noise: Noise
-    ) -> Tensor:
+    def __call__(self, process: Any, noisy: Tensor, pred: Tensor, t: Tensor, s: Tensor, free: Tensor, noise: Noise) -> Tensor:
         """noisy, result (B, *sites, *features); t, s (B,); free Bool (B, *sites). Sites that are not free do not move."""
         ...
 
@@ -124,7 +130,7 @@ class Euler:
 
 @dataclass(frozen=True)
 class Heun:
-    """Euler, corrected by the mean of the velocities at both ends (Karras et al. 2022, algorithm 1); the last step is Euler's."""
+    """Euler, corrected by the mean of the velocities at both ends (Karras et al. 2022, algorithm 1); but Euler in the last."""
 
     def __call__(
         self, process: Gaussian, noisy: Tensor, pred: Tensor, t: Tensor, s: Tensor, free: Tensor, noise: Noise
@@ -142,8 +148,8 @@ class Heun:
 class EulerMaruyama:
     """One step of the reverse SDE dx = (v + w/2 score) dt + sqrt(w) dW with w = 2 (1 - t) * scale.
 
-    SiT's and REED's sampler (arXiv 2401.08740, eq. 7 and section 3.4) with time mirrored. A step that ends at t = 1 is the same
-    drift without noise. `scale` 0 is the ODE.
+    SiT's and REED's sampler (arXiv 2401.08740, eq. 7 and section 3.4) with time mirrored. A step that ends at t = 1 is the
+    same drift without noise. `scale` 0 is the ODE.
     """
 
     scale: float = 1.0
@@ -168,8 +174,8 @@ class Jump:
 
     Args:
         temperature: divides the logits; 0 takes the likeliest class.
-        noise: before jumping, step back by ``noise`` times the step and corrupt again along the exact forward path (a corrector:
-            it leaves the marginals alone and lets early mistakes be mended). Never in a step that ends at t = 1.
+        noise: before jumping, step back by ``noise`` times the step and corrupt again along the exact forward path (a
+            corrector: it leaves the marginals alone and lets early mistakes be mended). Never in a step that ends at t = 1.
     """
 
     temperature: float = 1.0
@@ -178,12 +184,14 @@ class Jump:
     def __call__(
         self, process: Discrete, noisy: Tensor, pred: Tensor, t: Tensor, s: Tensor, free: Tensor, noise: Noise
     ) -> Tensor:
+        # a site that is decided stands for its own class: a network that is scored on masked sites is not to be asked there
+        open_ = process.undecided(noisy, free)  # (B, *sites)
+        proposal = torch.where(open_, self._propose(process.logits(pred), noise.fold("class")), noisy)  # (B, *sites)
         if self.noise > 0:
             noisy, t = self._step_back(process, noisy, t, s, free, noise.fold("back"))
         alpha_t, alpha_s = process.path(t).alpha, process.path(s).alpha  # (B,)
         chance = (alpha_s - alpha_t) / (1 - alpha_t).clamp(min=1e-9)  # (B,)
         chance = torch.where((s >= 1) & (t < 1), 1.0, chance)  # (B,); what rests at t = 1 is settled
-        proposal = self._propose(process.logits(pred), noise.fold("class"))  # (B, *sites)
         u = noise.fold("jump").uniform(noisy.shape[1:], torch.float64)  # (B, *sites)
         if process.project is not None:
             proposal, u = process.project(proposal, free), process.project(u, free)  # (B, *sites)
@@ -221,8 +229,8 @@ class Sampler:
         steppers: component -> stepper, where one component differs.
         guide: wraps the denoiser (see `multigen.guidance`).
         self_conditioning: feed each prediction to the next call.
-        result: "state" returns where the path ended; "prediction" the last prediction of the clean data (the argmax of discrete
-            components), as the published molecule and protein samplers do.
+        result: "state" returns where the path ended; "prediction" the last prediction of the clean data (the argmax of
+            discrete components), as the published molecule and protein samplers do and a grid that ends before t = 1 needs.
         dtype: of continuous states; the network receives float32.
     """
 
@@ -235,6 +243,15 @@ class Sampler:
     self_conditioning: bool = False
     result: Literal["state", "prediction"] = "state"
     dtype: torch.dtype = torch.float64
+
+    def __post_init__(self) -> None:
+        if self.result not in ("state", "prediction"):
+            raise MultigenError(f"Sampler: result is {self.result!r}; choices are state, prediction")
+        ends = [grid.times()[-1] for grid in (self.grid, *self.grids.values()) if not isinstance(grid, Hold)]
+        if self.result == "state" and min(ends) < 1:
+            raise MultigenError(
+                f"Sampler: a grid that ends at t = {min(ends):.3g} leaves noise behind; ask for result=prediction"
+            )
 
     @torch.no_grad()
     def __call__(
@@ -250,11 +267,11 @@ class Sampler:
         """
         network = self.guide(denoiser) if self.guide is not None else denoiser
         steppers = {k: self._stepper(k, p) for k, p in processes.items()}
-        two_stage = any(isinstance(stepper, TwoStage) for stepper in steppers.values())
+        two_stage = [k for k, stepper in steppers.items() if isinstance(stepper, TwoStage)]
         noise = Noise(template.key).fold("sample")
         times = self._times(processes)
         self._check_held(template)
-        noisy = {k: self._start(p, template, k, noise) for k, p in processes.items()}
+        noisy = {k: self._start(p, template, k, times[k][0], noise) for k, p in processes.items()}
         pred: State | None = None
         for i in range(len(next(iter(times.values()))) - 1):
             t = {k: _rows(times[k][i], template) for k in processes}  # (B,) each
@@ -265,7 +282,7 @@ class Sampler:
             noisy = {
                 k: steppers[k](p, noisy[k], pred[k], t[k], s[k], template.free[k], draw.fold(k)) for k, p in processes.items()
             }
-            if two_stage and any(times[k][i + 1] < 1 for k in processes):
+            if any(times[k][i] < times[k][i + 1] < 1 for k in two_stage):
                 again = self._predict(network, noisy, s, template, pred)
                 noisy = self._correct(processes, steppers, before, pred, noisy, again, t, s, template)
             if watch is not None:
@@ -294,10 +311,10 @@ class Sampler:
             if isinstance(grid, Hold) and grid.time == 1 and template.free[name].any():
                 raise MultigenError(f"component {name!r} is held at t = 1 as given, but the template leaves it to be made")
 
-    def _start(self, process: Process, template: Batch, name: str, noise: Noise) -> Tensor:
-        like = template.clean[name]
-        like = like.to(self.dtype) if like.is_floating_point() else like
-        return process.prior(like, template.free[name], noise.fold("prior").fold(name))
+    def _start(self, process: Process, template: Batch, name: str, time: float, noise: Noise) -> Tensor:
+        like, free, draw = template.clean[name], template.free[name], noise.fold("prior").fold(name)
+        like = like.to(self.dtype) if like.is_floating_point() else like  # (B, *sites, *features)
+        return process.prior(like, free, draw) if time == 0 else process.corrupt(like, _rows(time, template), free, draw).noisy
 
     def _predict(self, network: Denoiser, noisy: State, t: State, template: Batch, prev: State | None) -> State:
         prev = prev if self.self_conditioning else None
@@ -336,6 +353,8 @@ def _single(state: State) -> State:
 def _clean(process: Process, noisy: Tensor, pred: Tensor, t: Tensor, free: Tensor) -> Tensor:
     """The clean component that the prediction stands for; sites that are not free keep their value."""
     if isinstance(process, Discrete):
-        return torch.where(process.undecided(noisy, free), process.logits(pred).argmax(-1), noisy)  # (B, *sites)
-    assert isinstance(process, Gaussian)
-    return where(free, process.split(pred, noisy, t).clean, noisy)  # (B, *sites, *features)
+        clean = torch.where(process.undecided(noisy, free), process.logits(pred).argmax(-1), noisy)  # (B, *sites)
+    else:
+        assert isinstance(process, Gaussian)
+        clean = process.split(pred, noisy, t).clean  # (B, *sites, *features)
+    return where(free, clean if process.project is None else process.project(clean, free), noisy)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from multigen.denoiser import Output
@@ -101,6 +102,13 @@ def frequencies(x: Tensor, classes: int) -> Tensor:
         code = code * classes + site
     shape = (classes,) * x.shape[1]
     return code.bincount(minlength=classes ** x.shape[1]).double().reshape(shape) / len(x)
+
+
+def fits(x: Tensor, probs: Tensor) -> bool:
+    """Whether class indices x occur as `probs` (K,) says, by a chi-squared test at one in a thousand."""
+    counts = x.flatten().bincount(minlength=len(probs)).double()  # (K,)
+    expected = x.numel() * probs.double() / probs.double().sum()  # (K,)
+    return bool(stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3)
 
 
 def correlated(classes: int = 3, sites: int = 3) -> Tensor:
