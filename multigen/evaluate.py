@@ -8,7 +8,7 @@ size nor the number of processes changes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from multigen.cache.encode import spaced
 from multigen.files import atomic_write, write_json
 from multigen.modality import Dataset, Metric, Modality
 from multigen.random import keys
+from multigen.run import Run
 from multigen.state import Batch, MultigenError, State
 
 S = TypeVar("S")
@@ -206,7 +207,7 @@ def evaluate(
         folder: the run's folder. States of samples go to ``evaluation/<digest>/``, pictures to ``evaluation/``.
         n: how many samples.
         held_out: real data to draw beside the samples.
-        about: what the caller knows: ``checkpoint`` (step, EMA decay), ``data`` (see `describe.dataset`), ``config``.
+        about: what the caller knows: ``checkpoint`` (step, weights), ``data`` (see `describe.dataset`), ``validation``.
         shown: how many samples the picture shows.
 
     Returns:
@@ -222,26 +223,34 @@ def evaluate(
         distributed.barrier()
     if distributed.rank() > 0:
         return {}
-    first: list[Any] = []
-    valid = 0
-    for samples, template in draw(batches):
-        first += samples[: shown - len(first)]
-        valid += sum(sample is not None for sample in samples)
-        for metric in metrics.values():
-            metric.update(samples, template)
+    first, valid = _feed(draw(batches), metrics, shown)
     result = {
         "format": FORMAT,
         "metrics": _compute(metrics),
         "samples": {"count": n, "valid": valid, "seed": seed, "sampler": describe.plain(sampler), "states": kept.name},
         "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
         "held_out": None if held_out is None else describe.dataset(held_out),
-        "pictures": _draw(folder / "evaluation", modality, first, held_out, metrics, device),
+        "grids": _grids(folder, modality, first, held_out, device),
+        "pictures": _pictures(folder, metrics),
         "parameters": sum(p.numel() for p in denoiser.parameters()) if isinstance(denoiser, nn.Module) else None,
         "versions": describe.versions(device),
+        "config": Run(folder).stored() if (folder / "config.yaml").is_file() else None,
         **(about or {}),
     }
     write_json(folder / "evaluation.json", result)
     return result
+
+
+def _feed(drawn: Iterable[tuple[list[Any], Batch]], metrics: Mapping[str, Metric[Any]], shown: int) -> tuple[list[Any], int]:
+    """Give the samples to every metric. The first of them, and how many are valid."""
+    first: list[Any] = []
+    valid = 0
+    for samples, template in drawn:
+        first += samples[: shown - len(first)]
+        valid += sum(sample is not None for sample in samples)
+        for metric in metrics.values():
+            metric.update(samples, template)
+    return first, valid
 
 
 def _compute(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
@@ -254,21 +263,21 @@ def _compute(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
     return found
 
 
-def _draw(
-    folder: Path,
-    modality: Modality[Any],
-    samples: list[Any],
-    held_out: Dataset | None,
-    metrics: Mapping[str, Metric[Any]],
-    device: torch.device | str,
+def _grids(
+    folder: Path, modality: Modality[Any], samples: list[Any], held_out: Dataset | None, device: torch.device | str
 ) -> dict[str, str]:
-    """Caption -> picture, relative to the run's folder. The first is the samples, the second real data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = {f"The first {len(samples)} samples, none left out": modality.draw(samples, folder / "samples.png")}
+    """Caption -> picture of samples, and of real data, relative to the run's folder."""
+    (folder / "evaluation").mkdir(parents=True, exist_ok=True)
+    grids = {f"The first {len(samples)} samples, none left out": "evaluation/samples.png"}
+    modality.draw(samples, folder / "evaluation/samples.png")
     if held_out is not None:
         real = real_samples(modality, held_out, spaced(len(held_out), len(samples)), device)
-        pictures["Real data, held out"] = modality.draw(real, folder / "real.png")
-    for metric in metrics.values():
-        if isinstance(metric, Explained):
-            pictures |= metric.pictures(folder)
-    return {caption: path.relative_to(folder.parent).as_posix() for caption, path in pictures.items()}
+        modality.draw(real, folder / "evaluation/real.png")
+        grids["Real data, held out"] = "evaluation/real.png"
+    return grids
+
+
+def _pictures(folder: Path, metrics: Mapping[str, Metric[Any]]) -> dict[str, str]:
+    """Caption -> picture that a metric drew, relative to the run's folder."""
+    drawn = [m.pictures(folder / "evaluation") for m in metrics.values() if isinstance(m, Explained)]
+    return {caption: path.relative_to(folder).as_posix() for some in drawn for caption, path in some.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ class Record:
         """Optimiser steps that were logged."""
         return max(self.rows, default=0)
 
+    def setting(self, key: str, default: Any = None) -> Any:
+        """A value of the configuration by its dotted key; the default where it is missing or null."""
+        node: Any = self.config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return default if node is None else node
+
     def keys(self, prefix: str = "") -> list[str]:
         """Names of logged numbers that begin with `prefix`, in order of appearance."""
         return [k for k in dict.fromkeys(k for row in self.rows.values() for k in row) if k.startswith(prefix)]
@@ -53,10 +61,9 @@ class Record:
         named = ((re.fullmatch(r"step_(\d+)", p.stem), p) for p in (self.folder / "samples").glob("step_*.png"))
         return sorted((int(match[1]), path) for match, path in named if match)
 
-    def picture(self, relative: str) -> Path | None:
-        """A file of the run's folder, if it is there."""
-        path = self.folder / relative
-        return path if path.is_file() else None
+    def pictures(self, listed: Mapping[str, str]) -> list[tuple[str, Path]]:
+        """Caption and file of those pictures, named relative to the folder, that are there."""
+        return [(caption, self.folder / name) for caption, name in listed.items() if (self.folder / name).is_file()]
 
 
 def read(folder: Path | str) -> Record:

@@ -22,44 +22,44 @@ def summary(run: Record) -> str:
     """What was trained, in one line, from the configuration."""
     if not run.config:
         return f"{run.steps:,} steps logged; the folder holds no configuration."
-    network = _last(run.config.get("denoiser", {}))
-    data = _last(run.config.get("data", {}).get("train", {}))
-    planned = run.config.get("trainer", {}).get("steps")
+    planned = run.setting("trainer.steps")
     done = f"{run.steps:,} of {planned:,} steps" if planned and planned != run.steps else f"{run.steps:,} steps"
-    return f"{network} trained for {done} on {data}, seed {run.config.get('seed', blocks.MISSING)}: {_terms(run)}."
+    what = f"{_last(run.setting('denoiser'))} trained for {done} on {_last(run.setting('data.train'))}"
+    return f"{what}, seed {run.setting('seed', blocks.MISSING)}: {_terms(run)}."
 
 
 def _terms(run: Record) -> str:
-    terms = run.config.get("objective", {}).get("terms", {})
     said = [
-        f"hidden features at {term['tap']} aligned to {_teacher(run, term['target'])}" if "target" in term else f"{name} loss"
-        for name, term in terms.items()
+        f"hidden features at {run.setting(f'objective.terms.{name}.tap')} aligned to {_teacher(run, name)}"
+        if run.setting(f"objective.terms.{name}.tap")
+        else f"{name} loss"
+        for name in run.setting("objective.terms", {})
     ]
     return ", ".join(said) or "no terms configured"
 
 
-def _teacher(run: Record, target: str) -> str:
-    encoder = run.config.get("encoders", {}).get(target)
-    return f"{_last(encoder)} {target}" if encoder else target
+def _teacher(run: Record, term: str) -> str:
+    target = run.setting(f"objective.terms.{term}.target")
+    encoder = run.setting(f"encoders.{target}")
+    return f"{_last(encoder)} {target}" if encoder else str(target)
 
 
 def _last(target: Any) -> str:
     """The class name in a configuration's ``_target_``."""
     name = target.get("_target_", target.get("class", "")) if isinstance(target, dict) else target
-    return str(name).rsplit(".", 1)[-1] or "?"
+    return str(name or "").rsplit(".", 1)[-1] or "?"
 
 
 def samples(run: Record) -> Section | None:
     """Samples beside real data: those of the evaluation, else the last ones drawn while training."""
-    listed = list(run.evaluation.get("pictures", {}).items())[:2] or _latest(run)
-    found = [(caption, path) for caption, file in listed if (path := run.picture(file)) is not None]
+    found = run.pictures(run.evaluation.get("grids") or _latest(run))
     pictures = [png(path, f"Grid of pictures: {caption}", caption) for caption, path in found]
     return Section("Samples", [Gallery(pictures)]) if pictures else None
 
 
-def _latest(run: Record) -> list[tuple[str, str]]:
-    last = [(f"Samples at step {step:,}", f"samples/{path.name}") for step, path in run.grids()[-1:]]
-    return [*last, ("Real, held out", "samples/real.png")]
+def _latest(run: Record) -> dict[str, str]:
+    last = {f"Samples at step {step:,}": f"samples/{path.name}" for step, path in run.grids()[-1:]}
+    return {**last, "Real data, held out": "samples/real.png"}
 
 
 def measures(run: Record) -> Section | None:
@@ -71,7 +71,7 @@ def measures(run: Record) -> Section | None:
     rows = [[Cell(k, _about(run, "meaning", k), code=True), _value(values, k), *_context(run, k)] for k in _measured(run)]
     table = Table(header, rows, "Real data: the same measure of real data in the place of samples.", numeric=(1, 2))
     notes = [blocks.Text(m["note"]) for m in run.evaluation.get("about_metrics", {}).values() if m.get("note")]
-    closer = [png(p, caption, caption) for caption, p in _more_pictures(run)]
+    closer = [png(p, caption, caption) for caption, p in run.pictures(run.evaluation.get("pictures", {}))]
     return Section("Measures", [table, *notes, *_validation(run), *([Gallery(closer, 1)] if closer else [])])
 
 
@@ -119,11 +119,6 @@ def _about(run: Record, what: str, name: str) -> str:
             said = metric.get(what, "")
             return str(said.get(name, said.get("", ""))) if isinstance(said, dict) else str(said)
     return ""
-
-
-def _more_pictures(run: Record) -> list[tuple[str, Any]]:
-    listed = list(run.evaluation.get("pictures", {}).items())[2:]
-    return [(caption, path) for caption, file in listed if (path := run.picture(file)) is not None]
 
 
 def losses(run: Record) -> Section | None:
@@ -192,7 +187,7 @@ def comparison(runs: Mapping[str, Record]) -> Section | None:
 def labels(runs: Sequence[Record]) -> list[str]:
     """A name for each run that no other has: its title, its seed where titles agree, its folder where seeds do too."""
     given = [run.title for run in runs]
-    seeded = [f"{run.title}, seed {run.config.get('seed')}" if given.count(run.title) > 1 else run.title for run in runs]
+    seeded = [f"{run.title}, seed {run.setting('seed')}" if given.count(run.title) > 1 else run.title for run in runs]
     return [str(run.folder) if seeded.count(name) > 1 else name for name, run in zip(seeded, runs, strict=True)]
 
 
@@ -215,7 +210,7 @@ def facts(run: Record) -> list[tuple[str, str]]:
     rates, evaluation = run.series("examples_per_second")[1], run.evaluation
     known = {
         "training steps": run.steps,
-        "examples a step": run.config.get("trainer", {}).get("batch_size"),
+        "examples a step": run.setting("trainer.batch_size"),
         "examples a second": round(median(rates)) if rates else None,
         "parameters": evaluation.get("parameters"),
         "samples measured": evaluation.get("samples", {}).get("count"),

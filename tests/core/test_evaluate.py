@@ -138,8 +138,9 @@ def test_evaluation_names_all_that_made_its_numbers(tmp_path):
     assert result["held_out"]["count"] == 10 and result["held_out"]["fingerprint"] == "numbers"
     assert result["about_metrics"]["mean"]["meaning"] == {"mean": "mean of all numbers"}
     assert result["versions"].keys() >= {"multigen", "torch", "python", "device"}
-    assert list(result["pictures"]) == ["The first 10 samples, none left out", "Real data, held out", "The mean"]
-    assert all((tmp_path / path).is_file() for path in result["pictures"].values())
+    assert list(result["grids"]) == ["The first 10 samples, none left out", "Real data, held out"]
+    assert list(result["pictures"]) == ["The mean"]
+    assert all((tmp_path / path).is_file() for path in [*result["grids"].values(), *result["pictures"].values()])
 
 
 def _of_two(rank, folder):

@@ -98,11 +98,8 @@ trainer: {{steps: 80, batch_size: 16}}
         "parameters": 1234567,
         "data": data,
         "held_out": {**data, "split": "valid"},
-        "pictures": {
-            "Some samples": "evaluation/samples.png",
-            "Real": "evaluation/real.png",
-            "Copies?": "evaluation/near.png",
-        },
+        "grids": {"Some samples": "evaluation/samples.png", "Real": "evaluation/real.png"},
+        "pictures": {"Copies?": "evaluation/near.png"},
         "versions": {"multigen": "0.1.0"},
     }
     write_json(folder / "evaluation.json", evaluation)
@@ -167,6 +164,12 @@ def test_what_is_missing_is_left_out(run, missing):
         assert "Not evaluated yet" in text
     if missing == "evaluation.json":
         assert "Samples at step 80" in " ".join(re.findall(r"alt=\"([^\"]*)\"", (run / "report.html").read_text()))
+
+
+@pytest.mark.parametrize("config", ["data:\ntrainer: null\n", "objective: {terms: {a: null}}\n", "denoiser: 3\n"])
+def test_odd_configurations_are_shown(run, config):
+    write_text(run / "config.yaml", config)
+    assert "80 steps" in _page(write_report(run)).text
 
 
 def test_hostile_text_stays_text(tmp_path):
