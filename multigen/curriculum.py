@@ -47,10 +47,11 @@ class Ramp:
         steps_per_epoch: when given, every length above counts epochs and the weight changes only between epochs.
         offset: 1 counts from one, as SemlaFlow-based REED does: the first update has weight 1 / warmup, not 0.
         fractional: with ``steps_per_epoch``, let the weight move within an epoch too.
+        total: when given, every length above is a share of so many steps, so that a schedule keeps its shape in a shorter run.
 
     The three published settings::
 
-        images     Ramp(warmup=50_000)                                          alignment 0.5, constant
+        images     Ramp(warmup=50_000), or Ramp(warmup=0.05, total=1_000_000)   alignment 0.5, constant
         proteins   Ramp(warmup=50, steps_per_epoch=n)                           Ramp(0.2, fall="cosine", horizon=200, ...)
         molecules  Ramp(warmup=30, steps_per_epoch=n, offset=1, fractional=True)   alignment 0.2, constant
     """
@@ -66,6 +67,7 @@ class Ramp:
     steps_per_epoch: int | None = None
     offset: int = 0
     fractional: bool = False
+    total: int | None = None
 
     def __post_init__(self) -> None:
         for name, shape in (("rise", self.rise), ("fall", self.fall)):
@@ -98,6 +100,8 @@ class Ramp:
 
     def _position(self, step: int) -> float:
         n = step + self.offset
+        if self.total is not None:
+            return n / self.total
         if self.steps_per_epoch is None:
             return n
         return n / self.steps_per_epoch if self.fractional else n // self.steps_per_epoch

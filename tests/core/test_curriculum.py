@@ -100,3 +100,12 @@ def test_a_weight_remembers_nothing():
 def test_bad_settings_are_named(settings, words):
     with pytest.raises(MultigenError, match=words):
         Ramp(**settings)
+
+
+def test_shares_of_a_run_keep_the_shape():
+    short, long = (Ramp(warmup=0.05, fall="cosine", hold=0.5, horizon=1, total=total) for total in (100, 10_000))
+    for share in (0, 0.02, 0.05, 0.4, 0.75, 1, 1.5):
+        assert short(round(100 * share)) == pytest.approx(long(round(10_000 * share)))
+    assert Ramp(warmup=0.05, total=1_000_000)(25_000) == Ramp(warmup=50_000)(25_000) == 0.5
+    with pytest.raises(MultigenError, match="not both"):
+        Ramp(steps_per_epoch=5, total=100)
