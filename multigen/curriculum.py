@@ -79,8 +79,10 @@ class Ramp:
             raise MultigenError(f"Ramp: hold {self.hold} lies before the end of the warm-up at {self.start + self.warmup}")
         if self.horizon is not None and self.horizon < self._hold:
             raise MultigenError(f"Ramp: horizon {self.horizon} lies before the end of the plateau at {self._hold}")
-        if self.warmup < 0 or (self.steps_per_epoch is not None and self.steps_per_epoch < 1):
-            raise MultigenError("Ramp: warmup must be at least 0 and steps_per_epoch at least 1")
+        if self.warmup < 0 or any(n is not None and n < 1 for n in (self.steps_per_epoch, self.total)):
+            raise MultigenError("Ramp: warmup must be at least 0, steps_per_epoch and total at least 1")
+        if self.steps_per_epoch is not None and self.total is not None:
+            raise MultigenError("Ramp: lengths count epochs (steps_per_epoch) or are shares of the run (total), not both")
 
     @property
     def _hold(self) -> float:
