@@ -108,7 +108,7 @@ def _sampler(settings: dict[str, Any]) -> str:
     """A sampler's settings in a few words."""
     grid, guide = settings.get("grid") or {}, settings.get("guide") or {}
     steps = [f"{grid['steps']} steps"] if "steps" in grid else []
-    guidance = [f"guidance {guide['scale']}"] if "scale" in guide else []
+    guidance = [f"guidance {guide['scale']}"] if guide.get("scale", 1) != 1 else []
     return ", ".join([_last(settings.get("continuous", settings)), *steps, *guidance])
 
 
