@@ -35,6 +35,8 @@ def check_process(process: Process, clean: Tensor, mask: Tensor | None = None, s
     _check_prior(process, clean, free, noise)
     _check_path(process, clean, free, noise)
     _check_loss(process, clean, free, noise)
+    if isinstance(process, Gaussian):
+        _check_velocity(process, clean.double(), free, noise)
     if not (isinstance(process, Gaussian) and isinstance(process.path, Never)):
         _check_sampling(process, clean, mask, free, steps)
 
@@ -91,6 +93,18 @@ def _check_loss(process: Process, clean: Tensor, free: Tensor, noise: Noise) -> 
         worse.append(wrong)
     assert torch.cat(best).sum() < torch.cat(worse).sum(), "loss: the right prediction scores no better than a wrong one"
     assert blurred or (torch.cat(best) < 1e-3).all(), f"loss: the right prediction scores {torch.cat(best).max():.3g}, not 0"
+
+
+def _check_velocity(process: Gaussian, clean: Tensor, free: Tensor, noise: Noise) -> None:
+    """The velocity of the exact prediction is the derivative of the corrupted state by t."""
+    if process.jitter > 0 or isinstance(process.path, Never):
+        return
+    for time in (0.2, 0.5, 0.8):
+        t = torch.full([len(clean)], time, dtype=torch.float64)  # (B,)
+        before, at, after = (process.corrupt(clean, t + step, free, noise).noisy for step in (-1e-4, 0, 1e-4))
+        velocity = process.velocity(exact(process, at, clean, t), at, t)  # (B, *sites, *features)
+        problem = f"velocity: that of the exact prediction at t = {time} is not the derivative of the corrupted state"
+        assert close(velocity, (after - before) / 2e-4, free, 1e-4), problem
 
 
 def _check_sampling(process: Process, clean: Tensor, mask: Tensor, free: Tensor, steps: int) -> None:
