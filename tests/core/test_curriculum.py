@@ -94,7 +94,7 @@ def test_a_weight_remembers_nothing():
         ({"warmup": 100, "horizon": 50}, "before the end of the plateau at 100"),
         ({"warmup": 100, "hold": 50}, "hold 50 lies before the end of the warm-up at 100"),
         ({"warmup": -1}, "warmup must be at least 0"),
-        ({"steps_per_epoch": 0}, "steps_per_epoch at least 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch and total at least 1"),
     ],
 )
 def test_bad_settings_are_named(settings, words):
