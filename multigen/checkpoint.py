@@ -16,6 +16,7 @@ recognises.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -51,12 +52,12 @@ class Checkpoint(NamedTuple):
         """Names of its tensor files, without the ending."""
         return [Path(name).stem if name.endswith(".safetensors") else name for name in self.state["files"]]
 
-    def tensors(self, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The content of one file, ``model`` for instance."""
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The content of one file, ``model`` for instance, on the CPU."""
         if f"{name}.safetensors" not in self.state["files"]:
             raise MultigenError(f"{self.path} has no weights {name!r}: {nearest(name, self.names)}")
         try:
-            return load_file(self.path / f"{name}.safetensors", device=str(device))
+            return load_file(self.path / f"{name}.safetensors")
         except (SafetensorError, OSError) as error:
             raise MultigenError(f"{self.path / name}.safetensors is damaged: {error}") from None
 
@@ -85,6 +86,8 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
             files = {f"{name}.safetensors": _write(part / f"{name}.safetensors", some) for name, some in tensors.items()}
             write_json(part / "state.json", {"format": FORMAT, "step": step, "files": files, **state})
             _publish(part, path)
+        except MultigenError as error:
+            raise MultigenError(str(error).replace(part.name, path.name)) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
         _prune(folder, keep)
@@ -95,8 +98,9 @@ def _write(path: Path, tensors: Tensors) -> dict[str, Any]:
     """Write one file; its entry in ``state.json``."""
     try:
         save_file(_separate(tensors), path)
-    except SafetensorError as error:  # the only way in which it reports a full disk
-        raise MultigenError(f"cannot write {path.parent.parent / path.name}: {error}") from None
+    except SafetensorError as error:  # this is how it reports a full disk
+        code = re.search(r"os error (\d+)", str(error))
+        raise MultigenError(f"cannot write {path}: {os.strerror(int(code[1])) if code else error}") from None
     sync_file(path)
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 

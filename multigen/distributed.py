@@ -132,8 +132,9 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
 
 def release(module: nn.Module) -> nn.Module:
     """Undo what an earlier `Accelerator.prepare` left on a module, so that it can be prepared anew."""
+    if not vars(module).pop("_is_accelerate_prepared", False):
+        return module
     from accelerate.utils import extract_model_from_parallel
 
     bare: nn.Module = extract_model_from_parallel(module, keep_fp32_wrapper=False)
-    vars(bare).pop("_is_accelerate_prepared", None)
     return bare

@@ -8,6 +8,7 @@ has to be saved to go on from a position, and neither workers nor processes can 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -122,6 +123,8 @@ class Loader:
             num_workers=self._workers,
             pin_memory=self._pin,
             worker_init_fn=_begin if self._workers else None,
+            # a forked worker notices when the trainer is killed; one made by a server process would live on for ever
+            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
             generator=torch.Generator(),
         )
 

@@ -1,6 +1,5 @@
-"""A training that takes milliseconds a step, for tests of what happens around it; also a program, for tests that kill it.
-
-    python training_toys.py FOLDER '{"steps": 20, ...}'
+"""A training that takes milliseconds a step, for tests of what happens around it; also a program, for tests that kill it:
+``python training_toys.py FOLDER '{"steps": 20, ...}'``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Points:
     fingerprint = "points"
 
     def __init__(self, count: int = 48) -> None:
-        angle = torch.arange(count) * (2 * torch.pi / count)  # (count,)
+        angle = torch.arange(count) * (2 * torch.pi / max(count, 1))  # (count,)
         self.points = torch.stack([angle.cos(), angle.sin()], -1)  # (count, 2)
         self.features = torch.stack([angle.cos(), angle.sin(), (2 * angle).cos()], -1)  # (count, 3)
 
@@ -120,7 +119,9 @@ def diffusion(dropout: float = 0.1, statistics: bool = True, more: dict[str, Any
     return Diffusion(Net(dropout, statistics), {"point": Gaussian("velocity")}, objective, drop=0.2)
 
 
-def trainer(folder: Path | str, config: dict[str, Any] | None = None, model: Diffusion | None = None, **settings: Any) -> Trainer:
+def trainer(
+    folder: Path | str, config: dict[str, Any] | None = None, model: Diffusion | None = None, **settings: Any
+) -> Trainer:
     chosen = {
         "optimizer": partial(torch.optim.AdamW, lr=1e-2),
         "steps": 12,
@@ -137,7 +138,7 @@ def trainer(folder: Path | str, config: dict[str, Any] | None = None, model: Dif
 
 
 class Slow:
-    """An observer that gives a test time to send a signal, and tells where training is."""
+    """An observer that gives a test time to send a signal."""
 
     every = 1
 
@@ -145,20 +146,25 @@ class Slow:
         self.seconds = seconds
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        print(step, flush=True)
         time.sleep(self.seconds)
         return {}
 
 
 def main(folder: str, settings: str) -> int:
+    """Train; the exit code is that of ``multigen train``.
+
+    Args:
+        settings: JSON of `trainer`'s settings, and ``model``: those of `diffusion`; ``pause``: seconds after each step;
+            ``stages``: train up to each of these steps in turn, each time with a new trainer.
+    """
     torch.set_num_threads(1)
     given = json.loads(settings)
-    pause = given.pop("pause", None)
-    if pause is not None:
-        given["observers"] = [Slow(pause)]
-    model = diffusion(**given.pop("model", {}))
+    if "pause" in given:
+        given["observers"] = [Slow(given.pop("pause"))]
+    model, stages = given.pop("model", {}), given.pop("stages", [given.get("steps", 12)])
     try:
-        trainer(folder, given.pop("config", None), model, **given).fit()
+        for steps in stages:
+            trainer(folder, model=diffusion(**model), **{**given, "steps": steps}).fit()
     except MultigenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -126,7 +126,8 @@ class Trainer:
         self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
         self.optimizer: Any = self.accelerator.prepare(optimizer(self.parameters))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._fixed = {name for name, _ in self.diffusion.named_buffers()}  # may hold infinities: attention masks
+        buffers = [name for name, _ in self.diffusion.named_buffers()]
+        self._fixed = {*buffers, *(name.removeprefix("denoiser.") for name in buffers)}
         self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
         self.meter = Meter(self.device, max_bad_losses, distributed.total, scaled=self.accelerator.scaler is not None)
         for encoder in modality.encoders.values():
@@ -221,7 +222,7 @@ class Trainer:
         """Log, observe, save: in this order, so that a checkpoint's step has left all of its traces."""
         self._progress.advance()
         if self._due(self.log_every):
-            self._log({**self.meter.read(), **self._speed()}, show=True)
+            self._log({**self.meter.read(), **self._weights(), **self._speed()}, show=True)
         if self.device.type == "cpu" or self._due(self.log_every) or self._due(self.checkpoint_every):
             self._stop_if_diverged()
         with self._watch.pause():
@@ -244,6 +245,11 @@ class Trainer:
         if show:
             self._progress.show(self.step, values)
 
+    def _weights(self) -> dict[str, float]:
+        """The weight of each term in the last step."""
+        weights = self.diffusion.objective.weights
+        return {f"weight/{name}": weight_at(weight, self.step - 1) for name, weight in weights.items()}
+
     def _speed(self) -> dict[str, float]:
         """Examples a second since the last reading, and the share of the devices' best."""
         if not self.main:
@@ -257,11 +263,12 @@ class Trainer:
         if self.meter.bad < self.max_bad_losses:
             return
         count, step, terms = self.meter.faults()
+        named = f"last in step {step + 1} (term {', '.join(terms)})"
+        raise Diverged(f"the loss was not finite in {count} steps, {named}; {self._last_good()}")
+
+    def _last_good(self) -> str:
         good = checkpoint.paths(self.run.checkpoints)
-        raise Diverged(
-            f"the loss was not finite in {count} steps, last in step {step + 1} (term {', '.join(terms)}); "
-            f"the last good checkpoint is {good[-1] if good else 'not written yet'}"
-        )
+        return f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
 
     def _asked_to_stop(self, signals: Signals) -> int | None:
         """The number of a signal that any process got; all processes agree on the step."""
@@ -310,12 +317,15 @@ class Trainer:
         checkpoint.save(self.run.checkpoints, self.step, files, state, self.keep)
 
     def _refuse_poison(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Weights may become infinite without any loss having been: that must not replace a good checkpoint."""
+        """Weights may overflow although no loss did: that must not replace a good checkpoint."""
         for name, tensors in files.items():
+            # buffers may hold infinities on purpose: attention masks
             floats = {k: x for k, x in tensors.items() if x.is_floating_point() and k not in self._fixed}
+            if not floats:  # an optimiser without a state
+                continue
             norms = torch._foreach_norm(list(floats.values()), float("inf"))  # () each
             if bad := [k for k, fine in zip(floats, torch.stack(norms).isfinite().tolist(), strict=True) if not fine]:
-                raise Diverged(f"{bad[0]!r} in {name} is not finite after step {self.step}; no checkpoint was written")
+                raise Diverged(f"{bad[0]!r} of {name} is not finite after step {self.step}; {self._last_good()}")
 
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""
@@ -336,10 +346,10 @@ class Trainer:
         for name, value in self._order().items():
             if (before := found.state["order"][name]) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
-        checkpoint.restore(self.diffusion, found.tensors("model", self.device), found.path / "model.safetensors")
+        checkpoint.restore(self.diffusion, found.tensors("model"), found.path / "model.safetensors")
         for average in self.averages:
             path = found.path / f"{average.name}.safetensors"
-            checkpoint.restore(average.module, found.tensors(average.name, self.device), path)
+            checkpoint.restore(average.module, found.tensors(average.name), path)
         checkpoint.unpack_optimizer(self.optimizer.optimizer, found.tensors("optimizer"), found.state["optimizer"])
         if self.accelerator.scaler is not None and found.state["scaler"]:
             self.accelerator.scaler.load_state_dict(found.state["scaler"])

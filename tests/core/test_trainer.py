@@ -1,0 +1,340 @@
+"""The training loop: its arithmetic, what it logs, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_toys import Net, PointModality, Points, broken, diffusion, trainer
+
+from multigen import checkpoint
+from multigen.random import hash64, keys
+from multigen.state import MultigenError
+from multigen.trainer import Diverged, Interrupted, Trainer
+from multigen.trainer.progress import Progress
+from multigen.trainer.speed import peak_flops, training_flops
+
+
+def weights(done: Trainer) -> torch.Tensor:
+    """All weights, averages included, as one vector."""
+    modules = [done.diffusion, *(average.module for average in done.averages)]
+    return torch.cat([x.detach().flatten().double() for module in modules for x in module.state_dict().values()])
+
+
+def fitted(folder: Path, **settings: Any) -> Trainer:
+    made = trainer(folder, **settings)
+    made.fit()
+    return made
+
+
+def test_a_step_is_forward_backward_clip_update_average(tmp_path: Path) -> None:
+    """Against the same written out by hand."""
+    done = fitted(tmp_path, steps=3, clip=0.5, ema=(0.9,), schedule=lambda step: 1 / (1 + step))
+    model, data = diffusion().train(), Points()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    average = [p.detach().clone() for p in model.denoiser.parameters()]
+    order = torch.cat([batch.clean["point"] for step in done.loader.steps(0, 3) for batch in step])
+    index = [int((data.points == p).all(-1).nonzero()) for p in order]
+    for step in range(3):
+        here = slice(8 * step, 8 * step + 8)
+        batch = PointModality().collate([data[i] for i in index[here]], keys(0, range(24), "train")[here].tolist())
+        torch.manual_seed(hash64(0, "step", step, 0))
+        model(batch, step).total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
+        optimizer.step()
+        optimizer.zero_grad()
+        decay = min(0.9, (step + 1) / (step + 10))
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, model.denoiser.parameters(), strict=True)]
+    for ours, theirs in zip(done.diffusion.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(done.averages[0].module.parameters(), average, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    plain = partial(diffusion, dropout=0.0, statistics=False)
+    one = fitted(tmp_path / "1", model=plain())
+    four = fitted(tmp_path / "4", model=plain(), accumulate=4)
+    assert torch.allclose(weights(one), weights(four), atol=1e-5)
+    ours, theirs = one.run.history(), four.run.history()
+    assert [e["loss"] for e in ours] == pytest.approx([e["loss"] for e in theirs], rel=1e-4)
+
+
+def test_the_logged_loss_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
+    fine = fitted(tmp_path / "1", log_every=1).run.history()
+    coarse = fitted(tmp_path / "5", log_every=5).run.history()
+    assert [e["step"] for e in coarse] == [5, 10, 12]
+    for key in ("loss", "loss/denoise/point", "loss/align", "gradient_norm"):
+        values = [e[key] for e in fine]
+        means = [sum(values[a:b]) / (b - a) for a, b in ((0, 5), (5, 10), (10, 12))]
+        assert [e[key] for e in coarse] == pytest.approx(means, rel=1e-5)
+    assert all(e["examples_per_second"] > 0 and 0 < e["peak_share"] < 1 for e in coarse)
+
+
+def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
+    with pytest.raises(MultigenError, match="multiple of 3"):
+        trainer(tmp_path, accumulate=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"device": "quantum"}, "'quantum'.*'auto'"),
+        ({"precision": "fp8"}, "'fp8'.*'bf16'"),
+        ({"precision": "fp16"}, "fp16.*CPU"),
+        ({"steps": 0}, r"trainer\.steps"),
+        ({"ema": (1.5,)}, r"1\.5"),
+        ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
+        ({"log_to": ("wandb",)}, "pip install wandb"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    if "wandb" in str(settings) and find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    with pytest.raises(MultigenError, match=words):
+        fitted(tmp_path, **settings)
+
+
+def test_bfloat16_trains_nearly_as_float32_does(tmp_path: Path) -> None:
+    plain = partial(diffusion, dropout=0.0, statistics=False)
+    single = fitted(tmp_path / "no", model=plain())
+    half = fitted(tmp_path / "bf16", model=plain(), precision="bf16")
+    assert all(p.dtype == torch.float32 for p in half.diffusion.parameters())
+    assert not torch.equal(weights(single), weights(half))
+    assert torch.allclose(weights(single), weights(half), atol=0.05)
+
+
+# ------------------------------------------------------------------------------------------------- losses that are not finite
+
+
+def test_a_bad_step_changes_no_weights_and_is_counted(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    states: list[Any] = []
+
+    class Watch:
+        every = 1
+
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            seen.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
+            states.append(trainer.optimizer.state_dict()["state"][0]["step"].item())
+            return {}
+
+    done = fitted(tmp_path, model=diffusion(more={"odd": broken([5, 6])}), observers=[Watch()])
+    same = [torch.equal(a, b) for a, b in pairwise(seen)]
+    assert [step + 1 for step, equal in enumerate(same) if equal] == [5, 6]
+    assert states == [1, 2, 3, 4, 5, 5, 5, 6, 7, 8, 9, 10]
+    assert weights(done).isfinite().all() and done.meter.bad == 2
+    assert all(e["loss"] is not None for e in done.run.history())
+
+
+def test_too_many_bad_losses_stop_the_run_and_name_step_term_and_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Diverged) as raised:
+        fitted(tmp_path, model=diffusion(more={"odd": broken([2, 6, 8, 9])}), max_bad_losses=3)
+    assert "3 steps, last in step 9 (term odd)" in str(raised.value) and "step_00000005" in str(raised.value)
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 5
+    assert all(x.isfinite().all() for name in found.names if "." not in name for x in found.tensors(name).values())
+
+
+def test_the_count_of_bad_losses_survives_an_interruption(tmp_path: Path) -> None:
+    def more() -> dict[str, Any]:
+        return {"odd": broken([2, 6, 8])}
+
+    fitted(tmp_path, model=diffusion(more=more()), max_bad_losses=3, steps=7)
+    with pytest.raises(Diverged, match="3 steps, last in step 9"):
+        fitted(tmp_path, model=diffusion(more=more()), max_bad_losses=3)
+
+
+def test_weights_that_overflowed_are_not_saved(tmp_path: Path) -> None:
+    class Poison:
+        every = 7
+
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            with torch.no_grad():
+                trainer.diffusion.denoiser.first.weight[0, 0] = float("inf")
+            return {}
+
+    with pytest.raises(Diverged, match=r"not finite after step 7"):
+        fitted(tmp_path, observers=[Poison()], checkpoint_every=7, max_bad_losses=100)
+    assert not checkpoint.paths(tmp_path / "checkpoints")
+
+
+# -------------------------------------------------------------------------------------------------------------------- going on
+
+
+def test_observers_do_not_change_what_is_learned(tmp_path: Path) -> None:
+    class Noisy:
+        every = 2
+
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            torch.manual_seed(step)
+            trainer.diffusion.eval()
+            with trainer.averaged() as averaged, torch.no_grad():
+                assert averaged.denoiser is trainer.averages[0].module
+                assert averaged.denoiser is not trained
+            return {"valid/loss": torch.rand(()).item()}
+
+    alone = fitted(tmp_path / "alone")
+    made = trainer(tmp_path / "watched", observers=[Noisy()])
+    trained = made.diffusion.denoiser
+    made.fit()
+    assert made.diffusion.denoiser is trained
+    assert torch.equal(weights(alone), weights(made))
+    assert [e["step"] for e in made.run.history() if "valid/loss" in e] == [2, 4, 6, 8, 10, 12]
+
+
+def interrupt_at(step: int, number: int = signal.SIGTERM) -> Any:
+    class Interrupt:
+        every = 1
+
+        def __call__(self, trainer: Trainer, now: int) -> dict[str, float]:
+            if now == step:
+                os.kill(os.getpid(), number)
+            return {}
+
+    return Interrupt()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=rf"{number.name} after step 7 of 12.*resume={tmp_path}") as raised:
+        fitted(tmp_path, observers=[interrupt_at(7, number)])
+    assert raised.value.code == 128 + number and signal.getsignal(number) == before
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 7
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
+    class Twice:
+        every = 3
+
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path, observers=[Twice()])
+    assert not checkpoint.paths(tmp_path / "checkpoints")
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    whole = fitted(tmp_path / "whole", config={"trainer": {"steps": 12}})
+    parts = tmp_path / "parts"
+    fitted(parts, steps=6, config={"trainer": {"steps": 6}})
+    again = fitted(parts, steps=6, config={"trainer": {"steps": 6}})
+    assert again.step == 6
+    longer = fitted(parts, config={"trainer": {"steps": 12}})
+    assert torch.equal(weights(whole), weights(longer))
+
+
+def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path: Path) -> None:
+    whole = fitted(tmp_path)
+    path = checkpoint.paths(tmp_path / "checkpoints")[-1] / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = fitted(tmp_path)
+    assert torch.equal(weights(whole), weights(again))
+    assert checkpoint.read(path.parent).step == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"config": {"optimizer": {"lr": 2.0}}}, r"another configuration: optimizer\.lr was 1\.0 and is 2\.0"),
+        ({"batch_size": 4}, "batch_size 8, and now it is 4"),
+        ({"seed": 3}, "seed 0, and now it is 3"),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    config = {"optimizer": {"lr": 1.0}}
+    fitted(tmp_path, steps=2, config=config)
+    with pytest.raises(MultigenError, match=words):
+        fitted(tmp_path, **{"config": config, **settings})
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    fitted(tmp_path, steps=2)
+    with pytest.raises(MultigenError, match=r"model\.safetensors belongs to another network.*norm"):
+        fitted(tmp_path, model=diffusion(statistics=False))
+
+
+def test_a_full_disk_stops_training_with_one_line_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    class Full:
+        every = 7
+
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+            return {}
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(MultigenError, match=r"write .*/step_00000010/model\.safetensors: File too large$") as raised:
+            fitted(tmp_path, observers=[Full()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "\n" not in str(raised.value)
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 5
+
+
+# ---------------------------------------------------------------------------------------------------------------- side lines
+
+
+def test_tensorboard_events_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = fitted(tmp_path, log_to=("tensorboard",))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [4, 8, 12]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx([e["loss"] for e in done.run.history()])
+
+
+def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    batch = next(made.loader.steps(0, 1))[0]
+    before = weights(made)
+    counted = training_flops(made.diffusion, batch, 0)
+    # forward, gradient of weights and gradient of inputs of 3x8, 8x2 and 8x3; the first layer's input needs no gradient
+    assert counted == 2 * (3 * (8 * 2 + 8 * 3) + 2 * 3 * 8)
+    assert torch.equal(before, weights(made)) and all(p.grad is None for p in made.parameters)
+    assert peak_flops(torch.device("cpu")) > 1e9
+
+
+def test_compiled_training_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiler's front end only: what it generates is its own business."""
+    monkeypatch.setattr(torch.nn.Module, "compile", _compile_eagerly)
+    plain = fitted(tmp_path / "plain")
+    compiled = fitted(tmp_path / "compiled", compile=True)
+    assert compiled.diffusion.denoiser._compiled_call_impl is not None
+    assert torch.allclose(weights(plain), weights(compiled), atol=1e-6)
+    assert set(plain.diffusion.state_dict()) == set(compiled.diffusion.state_dict())
+
+
+def _compile_eagerly(module: torch.nn.Module) -> None:
+    module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(10) as progress:
+        for step in range(1, 11):
+            progress.advance()
+            progress.show(step, {"loss": 0.5, "loss/denoise": 0.25, "examples_per_second": 1234.0, "peak_share": 0.314})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"step {s}/10  loss 0.5  denoise 0.25  1.23e+03 examples/s  31% of peak" for s in (1, 10)]
+
+
+def test_net_is_a_denoiser() -> None:
+    from multigen.denoiser import Denoiser
+
+    assert isinstance(Net(), Denoiser)
