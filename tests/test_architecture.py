@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
     {"state", "random", "files", "interpolation", "curriculum", "distances", "describe", "bound"},
-    {"process", "times", "denoiser", "nn", "modality", "assets"},
-    {"objective", "sampling", "solvers"},
-    {"alignment", "diffusion", "likelihood"},
-    {"trainer", "loader", "ema", "checkpoint", "distributed", "run", "cache", "evaluate", "report", "observers", "testing"},
+    {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets"},
+    {"objective", "sampling", "ode"},
+    {"alignment", "diffusion"},
+    {"trainer", "loader", "ema", "checkpoint", "distributed", "run", "cache", "evaluate", "report", "observers", "benchmark", "testing"},
     {"build"},
     {"cli"},
 ]

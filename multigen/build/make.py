@@ -1,7 +1,7 @@
 """From a configuration node to an object, with errors that name the key, the thing and the choices.
 
-``_target_``, ``_partial_`` and ``_args_`` mean what they mean to Hydra's ``instantiate``; a stored configuration therefore needs
-no Hydra to be sampled from, and a partial is a plain `functools.partial`.
+``_target_``, ``_partial_`` and ``_args_`` mean what they mean to Hydra's ``instantiate``. A stored configuration therefore
+needs no Hydra to be sampled from, and a partial is a plain `functools.partial`.
 """
 
 from __future__ import annotations

@@ -21,8 +21,10 @@ def explain(error: Exception, command: str, arguments: Sequence[str]) -> Multige
         return _missing(error)
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
-    unknown = _unknown_key(command, arguments)
-    return unknown or MultigenError(_one_line(error))
+    if "Ambiguous value" in str(error):
+        given = str(error).split("'")[1]
+        return MultigenError(f"{given} names several values: start a multirun with -m, or write a list as key=[value,value]")
+    return _unknown_key(command, arguments) or MultigenError(_one_line(error))
 
 
 def _missing(error: Any) -> MultigenError:
@@ -33,7 +35,8 @@ def _missing(error: Any) -> MultigenError:
 def _unknown_key(command: str, arguments: Sequence[str]) -> MultigenError | None:
     """An error for the first override that sets a key which the configuration does not have."""
     known = groups(command)
-    config = compose(command, [a for a in arguments if a.partition("=")[0] in known], resolve=False)
+    chosen = [a.partition(",")[0] for a in arguments if a.partition("=")[0] in known]  # of a sweep, the first
+    config = compose(command, chosen, resolve=False)
     keys = (a.partition("=")[0] for a in arguments if "=" in a and not a.startswith(("+", "~", "-", "hydra")))
     return next((error for key in keys if key not in known and (error := _absent(key, config, known))), None)
 

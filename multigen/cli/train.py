@@ -17,7 +17,7 @@ from multigen.state import MultigenError
 
 def main(config: Any) -> None:
     settings = resumed(config) if config.resume else plain(config)
-    if not settings["data"]:
+    if not settings.get("data"):
         raise MultigenError(f"train needs experiment=NAME or resume=RUN: {choose('experiment')}")
     distributed.accelerator(settings["trainer"]["precision"], settings["device"])  # joins the other processes
     folder = distributed.first(settings["run"] or new_folder(settings))
@@ -30,7 +30,7 @@ def main(config: Any) -> None:
 
 
 def resumed(config: Any) -> Config:
-    """The configuration that a run stores, with what the command line changes about it. The run refuses what may not change."""
+    """The configuration that a run stores, with what the command line changes; the run itself refuses what may not change."""
     from omegaconf import OmegaConf
 
     given = _given()

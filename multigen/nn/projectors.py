@@ -53,5 +53,5 @@ class ConvProjector(nn.Module):
         rows, columns = self.grid or (side, side)
         if rows * columns != x.shape[1]:
             raise MultigenError(f"ConvProjector: {x.shape[1]} tokens do not fill a grid of {rows} x {columns}")
-        image = x.transpose(1, 2).unflatten(2, (rows, columns))  # (B, width, rows, columns)
-        return self.conv(image).flatten(2).transpose(1, 2)  # (B, T, out)
+        planes = x.transpose(1, 2).unflatten(2, (rows, columns))  # (B, width, rows, columns)
+        return self.conv(planes).flatten(2).transpose(1, 2)  # (B, T, out)

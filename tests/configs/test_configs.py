@@ -1,0 +1,127 @@
+"""Every shipped configuration is composed, made, trained for a step and sampled from."""
+
+from __future__ import annotations
+
+import pytest
+import stand_in
+import torch
+import yaml
+
+from multigen.build import compose, config_dir, make, options
+from multigen.build.experiment import Experiment
+from multigen.build.make import check
+from multigen.cli.catalogue import comment, describe, experiments
+from multigen.cli.main import COMMANDS
+from multigen.cli.prepare import prepare_target
+from multigen.random import keys
+from multigen.run import Run
+
+FILES = sorted(config_dir().rglob("*.yaml"))
+SMALL = [
+    "trainer.steps=1", "trainer.batch_size=4", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
+    "sampler.grid.steps=2", "trainer.observers.validation.limit=2", "trainer.observers.samples.n=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory):
+    """A data root with stand-ins; caches that one experiment makes are found by the next."""
+    root = tmp_path_factory.mktemp("data")
+    stand_in.emoji(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTIGEN_DATA", str(root))
+        yield root
+
+
+def targets(node):
+    if isinstance(node, dict):
+        yield from [node] if "_target_" in node else []
+        for child in node.values():
+            yield from targets(child)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_experiment_runs(name, small_data, tmp_path):
+    config = stand_in.replaced(compose("train", [f"experiment={name}", *SMALL]))
+    experiment = Experiment(config)
+    for encoder in experiment.encoders if config["targets"] == "cached" else []:
+        prepare_target(experiment, encoder, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
+    trainer = experiment.trainer(Run(tmp_path / "run", config))
+    trainer.fit()
+    logged = Run(tmp_path / "run").history()
+    terms = {key.removeprefix("loss/").split("/")[0] for row in logged for key in row if key.startswith("loss/")}
+    assert terms == set(config["objective"]["terms"])
+    assert any("valid" in row for row in logged)
+    template = experiment.modality.template([0, 1], seed=0)
+    state = experiment.sampler(experiment.denoiser.eval(), experiment.processes, template)
+    assert set(state) == set(config["processes"])
+    assert all(sample is not None for sample in experiment.modality.decode(state, template))
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_component_exists_and_takes_what_it_is_given(name):
+    config = compose("train", [f"experiment={name}"])
+    found = list(targets(config))
+    assert found
+    for node in found:
+        check(node, name)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_experiment_says_what_it_is(name):
+    assert describe(config_dir() / "experiment" / f"{name}.yaml") == experiments()[name] != ""
+    assert compose("train", [f"experiment={name}"])["name"] == name
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={name}" for group in ("sampler", "times", "objective") for name in options(group)]
+)
+def test_choice_goes_with_an_experiment(choice):
+    experiment = "points/vanilla" if "objective" not in choice else "image/emoji_reed"
+    config = compose("train", [f"experiment={experiment}", choice])
+    group = choice.partition("=")[0]
+    assert make(config[group], group) is not None
+
+
+@pytest.mark.parametrize("name", options("sampler"))
+def test_sampler_samples(name):
+    experiment = Experiment(compose("train", ["experiment=points/vanilla", f"sampler={name}"]))
+    template = experiment.modality.template(range(3), seed=0)
+    point = experiment.sampler(experiment.denoiser.eval(), experiment.processes, template)["point"]
+    assert point.shape == (3, 2) and point.isfinite().all()
+
+
+def test_the_seed_alone_decides_the_initial_weights():
+    """Arms of a comparison that differ in their objective start from the same network."""
+    names = [("points/vanilla", 0), ("points/repa", 0), ("points/vanilla", 1)]
+    made = [Experiment(compose("train", [f"experiment={name}", f"seed={seed}"])) for name, seed in names]
+    first, second, other = (torch.cat([p.flatten() for p in e.diffusion.denoiser.parameters()]) for e in made)
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    before = torch.get_rng_state()
+    _ = Experiment(made[1].config).diffusion
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_cached_and_online_targets_agree(small_data):
+    given = ["experiment=points/repa", "+cache.z.dtype=float32"]
+    online = Experiment(compose("train", [*given, "targets=online"]))
+    prepare_target(online, "z", {"batch_size": 512, "device": "cpu", "workers": 0, "jobs": 1})
+    cached = Experiment(compose("train", [*given, "targets=cached"]))
+    losses = []
+    for experiment in (online, cached):
+        key = keys(0, range(8))
+        batch = experiment.modality.collate([experiment.train[i] for i in range(8)], key.tolist())
+        losses.append(experiment.diffusion.eval()(experiment.modality.encode(batch), step=3))
+    torch.testing.assert_close(losses[0].total, losses[1].total)
+    assert set(losses[0].parts) == {"denoise/point", "z"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(config_dir()).as_posix())
+def test_file_is_yaml_that_begins_with_what_it_is(path):
+    yaml.safe_load(path.read_text())
+    assert comment(path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_composed(command):
+    compose(command)
