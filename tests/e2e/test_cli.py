@@ -224,3 +224,14 @@ def test_interrupted_training_saves_and_goes_on(anywhere):
 def environment() -> dict[str, str]:
     """This process's, with the checkout importable also where it is not installed."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def test_two_processes_sample_as_one(trained, anywhere):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = ["sample", "run=run", "n=5", "device=cpu"]
+    command = [*launch, "-m", "multigen.cli", *arguments, "batch_size=1", "out=two"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("samples of step") == 1
+    assert run([*arguments, "out=one"]) == 0
+    assert Path("two/points.csv").read_text() == Path("one/points.csv").read_text()
