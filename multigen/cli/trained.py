@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from multigen import checkpoint, distributed
 from multigen.build import Config, plain
 from multigen.build.experiment import Experiment
+from multigen.files import nearest
 from multigen.run import Run
 from multigen.state import MultigenError
 
@@ -37,7 +39,8 @@ def load(config: Any) -> Trained:
         raise MultigenError("which run? give run=FOLDER, as `multigen train` named it")
     run = Run(settings["run"])
     stored = run.stored()
-    experiment = Experiment({**stored, "sampler": overlaid(stored.get("sampler") or {}, settings["sampler"])})
+    stored["sampler"] = sampler_of(stored.get("sampler") or {}, settings["sampler"])
+    experiment = Experiment(with_given(stored, settings.get("given") or []))
     found = checkpoint.latest(run.checkpoints)
     if found is None:
         raise MultigenError(f"{run.folder} holds no checkpoint yet")
@@ -45,6 +48,28 @@ def load(config: Any) -> Trained:
     device = distributed.accelerator("no", settings["device"]).device
     experiment.denoiser.to(device)
     return Trained(experiment, run, settings, found, weights, device)
+
+
+def with_given(config: Config, names: Sequence[str]) -> Config:
+    """The configuration with some components given: templates fill them in, and the sampler holds them at t = 1."""
+    if not names:
+        return config
+    if unknown := sorted(set(names) - set(config.get("processes") or {})):
+        raise MultigenError(f"given: {unknown[0]!r} is no component: {nearest(unknown[0], config.get('processes') or {})}")
+    held = {name: {"_target_": "multigen.sampling.Hold"} for name in names}
+    sampler = {**config["sampler"], "grids": {**(config["sampler"].get("grids") or {}), **held}}
+    return {**config, "modality": {**config["modality"], "given": list(names)}, "sampler": sampler}
+
+
+def sampler_of(stored: Config, given: Config) -> Config:
+    """The sampler that the command line names, or the run's own with what the command line changes about it."""
+    merged = overlaid(stored, given)
+    if "_target_" not in given and stored.get("grids") and merged.get("grid") != stored.get("grid"):
+        grids = sorted(stored["grids"])
+        raise MultigenError(
+            f"the run's sampler has grids of its own for {grids}, which sampler.grid does not reach; name a sampler"
+        )
+    return merged
 
 
 def overlaid(stored: Config, given: Config) -> Config:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -263,3 +265,9 @@ def test_z_first_and_then_what_it_stands_for(joint):
     measures = measured(joint, state, template)
     assert measures["label_accuracy"] > 0.85 and measures["frequency_error"] < 0.2
     assert z_error(joint, state["point"], state["z"]) < 0.6
+
+
+def test_readme(capsys):
+    text = (Path(import_module("modalities.points").__file__).parent / "README.md").read_text()
+    exec(text.split("```python")[1].split("```")[0], {})
+    assert "Sample(point=array(" in capsys.readouterr().out

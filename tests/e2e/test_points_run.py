@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from multigen import checkpoint
 from multigen.build import compose
 from multigen.build.experiment import Experiment
+from multigen.cli.main import run as main
 from multigen.evaluate import evaluate
 from multigen.run import Run
 
@@ -30,3 +34,8 @@ def test_three_components_from_configuration_to_measures(tmp_path):
     assert result["samples"]["valid"] == 400
     assert result["metrics"]["label_accuracy"] > 0.8
     assert result["metrics"]["energy_distance"] < 0.1
+
+    assert main(["sample", f"run={run.folder}", "n=100", "batch_size=100", "given=[label]", f"out={tmp_path}"]) == 0
+    rows = np.loadtxt(tmp_path / "points.csv", delimiter=",", skiprows=1)  # (100, 3)
+    found = again.metrics["truth"].classify(torch.from_numpy(rows[:, :2]))
+    assert (found == torch.from_numpy(rows[:, 2]).long()).double().mean() > 0.85
