@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from multigen.objective import Context
 from multigen.process import Discrete
-from multigen.random import Noise
 from multigen.state import Features, MultigenError, expand, masked_mean, pool
 
 Similarity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -182,7 +181,7 @@ class Alignment(nn.Module):
         if self.standardise:
             value = standardised(value.float(), mask)  # (B, *sites, D)
         if self.target_noise > 0 and self.training:
-            extra = Noise(ctx.noise.fold("target").fold(self.target).key).normal(value.shape[1:])  # (B, *sites, D)
+            extra = ctx.noise.fold("target").fold(self.target).normal(value.shape[1:])  # (B, *sites, D)
             value = value + self.target_noise * extra  # (B, *sites, D)
         return Features(value, mask)
 

@@ -72,6 +72,7 @@ class Gaussian:
         return where(free, self._project(noise.normal(like.shape[1:], like.dtype), free), like)
 
     def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
+        clean = clean.to(torch.promote_types(clean.dtype, torch.float32))  # t and small noise would be lost in half precision
         eps = self._project(noise.normal(clean.shape[1:], clean.dtype), free)  # (B, *sites, *features)
         if self.couple is not None:
             eps = self.couple(eps, clean, free)  # (B, *sites, *features)

@@ -69,12 +69,32 @@ def test_one_step_scores_the_corrupted_batch():
     noise = Noise(data.key)
     t = Shared(LogitNormal())(["point"], noise)["point"]
     assert torch.equal(call["t"]["point"], t) and torch.equal(call["t"]["site"], t)
-    corrupted = step.processes["point"].corrupt(data.clean["point"], t, data.free["point"], noise.fold("point"))
+    corrupted = step.processes["point"].corrupt(
+        data.clean["point"], t, data.free["point"], noise.fold("corrupt").fold("point")
+    )
     assert torch.equal(call["noisy"]["point"], corrupted.noisy)
     assert set(losses.parts) == {"denoise/point", "denoise/site", "align"}
     assert torch.allclose(losses.total, sum(losses.parts.values()))
     losses.total.backward()
     assert all(p.grad is not None for p in step.parameters())
+
+
+@pytest.mark.parametrize("name", ["time", "drop", "target", "flip", "corrupt"])
+def test_a_component_may_have_any_name(name):
+    """Its noise comes from a stream that no name can share with the times, the coins or the targets."""
+    data = Batch.dense({name: torch.zeros(2000, 1)}, keys(0, range(2000)))
+
+    class Echo(nn.Module):
+        def forward(self, noisy, t, cond, mask, prev=None, taps=()):
+            self.seen = noisy[name].flatten() / (1 - t[name]), t[name]
+            return Output(noisy, {})
+
+    step = Diffusion(Echo(), {name: Gaussian()}, Objective({"denoise": Denoising()}))
+    step(data, 0)
+    noise, t = step.denoiser.seen
+    for x in (t, torch.sin(6 * t), Noise(data.key).fold(name).normal()):
+        assert abs(torch.corrcoef(torch.stack([noise, x]))[0, 1]) < 0.1
+    assert abs(torch.corrcoef(torch.stack([noise.abs(), t]))[0, 1]) < 0.1
 
 
 def test_losses_are_functions_of_batch_and_step():

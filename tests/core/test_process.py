@@ -145,6 +145,13 @@ def test_whatever_stands_in_padding_leaks_neither_into_loss_nor_gradient(filling
     assert torch.isfinite(loss).all() and torch.isfinite(pred.grad).all() and (pred.grad[:, 2] == 0).all()
 
 
+def test_data_in_half_precision_is_corrupted_in_single():
+    clean, t = points().half(), torch.full((6,), 0.9997)
+    corrupted = Gaussian().corrupt(clean, t, everywhere(clean), noise_of(6))
+    assert corrupted.noisy.dtype == torch.float32
+    assert torch.allclose(corrupted.noisy, 0.9997 * clean.float() + 0.0003 * corrupted.noise, atol=1e-7)
+
+
 def test_projection_reaches_prior_noise_and_jitter():
     clean, t = zero_com(points().float(), everywhere(points())), torch.full((6,), 0.4)
     free = torch.ones(6, 5, dtype=torch.bool)
