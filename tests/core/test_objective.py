@@ -127,6 +127,7 @@ def test_the_mean_is_over_examples_so_a_batch_may_be_split():
     "make, words",
     [
         (lambda ctx: Objective({"denoise": Denoising()}, {"x": 1.0}), r"unknown terms \['x'\]; terms are \['denoise'\]"),
+        (lambda ctx: Objective({"a.b": Denoising(), "keys": Denoising()}), "terms cannot be called 'a.b', 'keys'"),
         (lambda ctx: Denoising({"c": 1.0})(ctx), r"unknown components \['c'\]; components are \['a', 'b'\]"),
         (lambda ctx: Denoising()(with_pred(ctx, "a")), r"no component \['b'\]; it predicts \['a'\]"),
         (lambda ctx: Alignment("block2", "dino")(ctx), r"lacks target 'dino'; it has \['tokens', 'whole'\]"),
