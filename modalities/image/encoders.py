@@ -20,7 +20,7 @@ from modalities.image import weights as prepared
 from multigen.files import nearest, read_json
 from multigen.state import Batch, Features, MultigenError
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same weights give other features."""
 
 
@@ -74,7 +74,9 @@ class _Pictures(_Frozen):
     def forward(self, batch: Batch) -> Features:
         """Tokens (B, T, D) on the grid, or their mean (B, D)."""
         picture = raw(batch, "image", self).float()  # (B, 3, R, R)
-        maps = self.maps((resize(picture, self.size) - self.mean) / self.std)  # (B, D, h, w)
+        x = (resize(picture, self.size) - self.mean) / self.std  # (B, 3, size, size)
+        # channels last: depthwise convolutions of large maps are twice as fast on a CPU, and no slower elsewhere
+        maps = self.maps(x.contiguous(memory_format=torch.channels_last))  # (B, D, h, w)
         # (B, D) or (B, T, D)
         value = maps.mean((2, 3)) if self.pooled else to_grid(maps, self.grid).flatten(2).transpose(1, 2)
         return Features(value.float().contiguous(), torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device))
