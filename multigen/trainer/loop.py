@@ -124,7 +124,10 @@ class Trainer:
         self.diffusion = cast(Diffusion, distributed.release(diffusion))
         self.model: nn.Module = self.accelerator.prepare(self.diffusion)
         self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
-        self.optimizer: Any = self.accelerator.prepare(optimizer(self.parameters))
+        self.optimizer = optimizer(self.parameters)
+        self.scaled: Any = self.accelerator.prepare(self.optimizer)  # slower to call: used with fp16 only
+        # a fused optimiser skips a bad step on the device; reading on a CPU whether to skip costs nothing
+        self.skips = self.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         buffers = [name for name, _ in self.diffusion.named_buffers()]
         self._fixed = {*buffers, *(name.removeprefix("denoiser.") for name in buffers)}
@@ -142,7 +145,7 @@ class Trainer:
 
     def train_step(self, micro_batches: Sequence[Batch]) -> None:
         """One optimiser update."""
-        torch.manual_seed(hash64(self.seed, "step", self.step, distributed.rank()))
+        self._seed_dropout()
         for i, batch in enumerate(micro_batches):
             with self._exchanging(last=i == len(micro_batches) - 1):
                 losses = self.model(self.encode(batch), self.step)
@@ -153,6 +156,13 @@ class Trainer:
         self.step += 1
         for average in self.averages:
             average.update(self.step)
+
+    def _seed_dropout(self) -> None:
+        """Whatever draws from torch's own generators draws a function of (seed, step, process)."""
+        seed = hash64(self.seed, "step", self.step, distributed.rank())
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also queues calls for every absent device, for ever
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Batch:
@@ -168,9 +178,9 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * weight_at(self.schedule, self.step)
         if self.accelerator.scaler is not None:
-            self.optimizer.step()  # the scaler looks for itself
-        elif self.device.type != "cpu" and getattr(self.optimizer.optimizer, "_step_supports_amp_scaling", False):
-            self.optimizer.optimizer.found_inf = (~good).float()  # () fused optimisers skip on the device
+            self.scaled.step()  # the scaler looks for itself
+        elif self.skips:
+            self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined] # ()
             self.optimizer.step()
         elif good:
             self.optimizer.step()
@@ -302,7 +312,7 @@ class Trainer:
         self._saved = self.step
         if not self.main:
             return
-        tensors, values = checkpoint.pack_optimizer(self.optimizer.optimizer)
+        tensors, values = checkpoint.pack_optimizer(self.optimizer)
         averages = {average.name: average.module.state_dict() for average in self.averages}
         files = {"model": self.diffusion.state_dict(), **averages, "optimizer": tensors}
         self._refuse_poison(files)
@@ -350,7 +360,7 @@ class Trainer:
         for average in self.averages:
             path = found.path / f"{average.name}.safetensors"
             checkpoint.restore(average.module, found.tensors(average.name), path)
-        checkpoint.unpack_optimizer(self.optimizer.optimizer, found.tensors("optimizer"), found.state["optimizer"])
+        checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"), found.state["optimizer"])
         if self.accelerator.scaler is not None and found.state["scaler"]:
             self.accelerator.scaler.load_state_dict(found.state["scaler"])
         self.meter.load(found.state["meter"], self.main)

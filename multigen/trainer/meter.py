@@ -37,6 +37,7 @@ class Meter:
     def __init__(self, device: torch.device, limit: int, reduce: Reduce, scaled: bool = False) -> None:
         self._device, self._limit, self._reduce, self._scaled = device, limit, reduce, scaled
         self._names: list[str] = []
+        self._pending: list[Tensor] = []  # (P - 1,) each, the micro-batches of this step
         self._bad = torch.zeros((), dtype=torch.long, device=device)  # ()
         self._last = torch.full((), -1, dtype=torch.long, device=device)  # ()
 
@@ -44,8 +45,7 @@ class Meter:
         """Make room for `names` and the gradient norm: P numbers."""
         self._names = names
         self._clear()
-        self._wrong = torch.zeros_like(self._sums)  # (P,) above 0 where not finite in the current step
-        self._last_wrong = torch.zeros_like(self._sums)  # (P,) the same in the last bad step
+        self._last_wrong = torch.zeros_like(self._sums, dtype=torch.bool)  # (P,) not finite in the last bad step
 
     def _clear(self) -> None:
         self._sums = torch.zeros(len(self._names) + 1, device=self._device)  # (P,)
@@ -57,13 +57,7 @@ class Meter:
         if not self._names:
             self._begin(names)
         assert names == self._names, f"the losses were {self._names} and are now {names}"
-        self._take(torch.stack([losses.total.detach(), *losses.parts.values()]).float(), slice(0, -1))  # (P - 1,)
-
-    def _take(self, values: Tensor, where: slice) -> None:
-        finite = torch.isfinite(values)  # (P',)
-        self._sums[where] += torch.where(finite, values, 0)
-        self._counts[where] += finite
-        self._wrong[where] += ~finite
+        self._pending.append(torch.stack([losses.total.detach(), *losses.parts.values()]))  # (P - 1,)
 
     def close(self, norm: Tensor, step: int) -> Tensor:
         """End an optimiser step.
@@ -75,14 +69,22 @@ class Meter:
         Returns:
             Bool (), the same in all processes: may the weights be updated?
         """
-        self._take(norm.detach().float().reshape(1), slice(-1, None))
-        wrong = self._wrong[:-1] if self._scaled else self._wrong  # (P,)
-        bad = self._reduce(wrong.sum()) > 0  # ()
+        rows = torch.stack(self._pending).float()  # (M, P - 1) for M micro-batches
+        values = torch.cat([rows, norm.detach().float().expand(len(rows), 1)], 1)  # (M, P)
+        finite = values.isfinite()  # (M, P)
+        self._sums += torch.where(finite, values, 0).sum(0)
+        self._counts += finite.sum(0)
+        self._pending.clear()
+        return self._judge(~finite.all(0), step)
+
+    def _judge(self, wrong: Tensor, step: int) -> Tensor:
+        """Count the step if something in it, Bool (P,), was `wrong`; may the weights be updated?"""
+        bad = (wrong[:-1] if self._scaled else wrong).any()  # ()
+        bad = self._reduce(bad.long()) > 0  # ()
         good = ~bad & (self._bad < self._limit)  # ()
         self._bad += bad
         self._last = torch.where(bad, step, self._last)  # ()
-        self._last_wrong = torch.where(bad, self._wrong, self._last_wrong)  # (P,)
-        self._wrong = torch.zeros_like(self._wrong)  # (P,)
+        self._last_wrong = torch.where(bad, wrong, self._last_wrong)  # (P,)
         return good
 
     def read(self) -> dict[str, float]:
@@ -102,7 +104,7 @@ class Meter:
 
     def faults(self) -> Faults:
         """The steps that were not finite; waits for the device. Every process has to ask."""
-        wrong = self._reduce(self._last_wrong).tolist() if self._names else []
+        wrong = self._reduce(self._last_wrong.long()).tolist() if self._names else []
         found = [name for name, w in zip([*self._names, "gradient"], wrong, strict=False) if w]
         terms = [name.removeprefix("loss/") for name in found if name.startswith("loss/")]
         return Faults(self.bad, int(self._last), terms or found)

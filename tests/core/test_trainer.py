@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 
 from multigen import checkpoint
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer
+from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
 from multigen.trainer.speed import peak_flops, training_flops
 
@@ -338,3 +340,58 @@ def test_net_is_a_denoiser() -> None:
     from multigen.denoiser import Denoiser
 
     assert isinstance(Net(), Denoiser)
+
+
+# -------------------------------------------------------------------------------------------------------- without waiting
+
+
+class Reads(TorchDispatchMode):
+    """Counts the times that a number is brought from the device to Python."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default, torch.ops.aten.nonzero.default):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def fused(folder: Path, skips: bool) -> Trainer:
+    """A trainer that treats the CPU as an accelerator which one should not wait for, or not."""
+    optimizer = partial(torch.optim.AdamW, lr=1e-2, fused=True)
+    made = trainer(folder, model=diffusion(more={"odd": broken([2, 6])}), optimizer=optimizer)
+    assert not made.skips
+    made.skips = skips
+    return made
+
+
+def test_a_step_on_an_accelerator_reads_nothing_back(tmp_path: Path) -> None:
+    made = fused(tmp_path, skips=True)
+    for micro_batches in made.loader.steps(0, 4):
+        with Reads() as reads:
+            made.train_step(micro_batches)
+        assert reads.count == 0
+    assert made.meter.bad == 1
+
+
+def test_bad_steps_are_skipped_on_the_device_as_they_are_by_reading(tmp_path: Path) -> None:
+    ways = [fused(tmp_path / str(skips), skips) for skips in (False, True)]
+    for made in ways:
+        made.fit()
+        assert made.meter.bad == 2
+    assert torch.equal(weights(ways[0]), weights(ways[1]))
+    counts = [made.optimizer.state_dict()["state"][0]["step"].item() for made in ways]
+    assert counts == [10, 10]
+
+
+def test_nothing_is_learned_after_the_last_bad_loss_that_is_allowed(tmp_path: Path) -> None:
+    """An accelerator is asked every few steps only, and has to hold still until then."""
+    made = fused(tmp_path, skips=True)
+    made.meter = Meter(made.device, 1, torch.clone)
+    stream = made.loader.steps(0, 6)
+    for _ in range(2):
+        made.train_step(next(stream))
+    before = torch.cat([p.detach().flatten() for p in made.parameters])
+    for micro_batches in stream:
+        made.train_step(micro_batches)
+    assert torch.equal(before, torch.cat([p.detach().flatten() for p in made.parameters]))
