@@ -94,7 +94,7 @@ class Objective(nn.Module):
         if unknown := sorted(set(weights) - set(terms)):
             raise MultigenError(f"weights for unknown terms {unknown}; terms are {sorted(terms)}")
         if bad := [name for name in terms if "." in name or hasattr(nn.ModuleDict, name)]:
-            raise MultigenError(f"terms cannot be called {', '.join(map(repr, bad))}: no dots, and no names of a dict's methods")
+            raise MultigenError(f"terms cannot be called {', '.join(map(repr, bad))}: dots and dict methods are taken")
         self.terms = dict(terms)
         self.weights: dict[str, Weight] = {name: weights.get(name, 1.0) for name in terms}
         self.trained = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
