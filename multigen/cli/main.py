@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "make samples with a trained model",
     "evaluate": "measure a trained model on held-out data and write its report",
     "report": "write a run's report.html from what is already measured",
+    "benchmark": "measure how fast an experiment trains and samples, or compare what its arms reached",
 }
 
 _USAGE = """multigen: diffusion and flow models guided by pretrained representations

@@ -75,7 +75,7 @@ def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
         axes = figure.add_axes((0.11, 0.15, 0.87, 0.74))
         for line in lines:
             _draw(axes, line, theme)
-        _dress(axes, title, theme, legend=len(lines) > 1)
+        dress(axes, title, theme, legend=len(lines) > 1)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue()
@@ -96,7 +96,7 @@ def _draw(axes: Axes, line: Line, theme: Theme) -> None:
         axes.plot(line.steps, line.values, marker="o" if len(line.values) < 20 else None, markersize=3.5, **style)
 
 
-def _dress(axes: Axes, title: str, theme: Theme, legend: bool) -> None:
+def dress(axes: Axes, title: str, theme: Theme, legend: bool) -> None:
     axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
     axes.set_xlabel("training step", color=theme.ink, fontsize=9)
     axes.tick_params(colors=theme.ink, labelsize=8.5, length=0)

@@ -1,0 +1,72 @@
+"""What stands in the way of a fair comparison, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from multigen.files import to_json
+from multigen.report.record import Record
+
+
+def _trainer(name: str) -> Callable[[Record], Any]:
+    return lambda run: run.config.get("trainer", {}).get(name)
+
+
+def _evaluation(part: str, name: str) -> Callable[[Record], Any]:
+    return lambda run: (run.evaluation.get(part) or {}).get(name)
+
+
+def _validation(run: Record) -> Any:
+    return (run.config.get("trainer", {}).get("observers") or {}).get("validation")
+
+
+EQUAL: Mapping[str, Callable[[Record], Any]] = {
+    "steps": lambda run: run.steps,
+    "data": lambda run: run.config.get("data"),
+    "batch size": _trainer("batch_size"),
+    "precision": _trainer("precision"),
+    "network": lambda run: run.config.get("denoiser"),
+    "processes": lambda run: run.config.get("processes"),
+    "optimizer": lambda run: run.config.get("optimizer"),
+    "held-out loss": _validation,
+    "number of samples": _evaluation("samples", "count"),
+    "seed of the samples": _evaluation("samples", "seed"),
+    "sampler": _evaluation("samples", "sampler"),
+    "evaluated weights": _evaluation("checkpoint", "weights"),
+    "evaluated step": _evaluation("checkpoint", "step"),
+}
+"""What should be the same in all runs."""
+
+
+def notes(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One line for each thing that a reader has to know; none if the comparison is whole and fair."""
+    everyone = [run for arm in runs.values() for run in arm]
+    return [*_differences(runs), *_seeds(runs), *(line for run in everyone for line in _gaps(run))]
+
+
+def _differences(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+    found = []
+    for name, of in EQUAL.items():
+        values = {arm: sorted({to_json(of(run)) for run in some} - {"null"}) for arm, some in runs.items()}
+        if len({v for some in values.values() for v in some}) > 1:
+            short = all(len(v) < 20 for some in values.values() for v in some)
+            found.append(f"{name} is not the same in all runs" + (f": {_list(values)}" if short else ""))
+    return found
+
+
+def _seeds(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+    seeds = {arm: sorted(str(run.config.get("seed")) for run in some) for arm, some in runs.items()}
+    found = [f"{arm} has one run only: its spread is unknown" for arm, some in seeds.items() if len(some) == 1]
+    found += [f"{arm} has several runs of one seed" for arm, some in seeds.items() if len(set(some)) < len(some)]
+    return found + ([f"seeds differ: {_list(seeds)}"] if len({tuple(s) for s in seeds.values()}) > 1 else [])
+
+
+def _gaps(run: Record) -> list[str]:
+    planned = run.config.get("trainer", {}).get("steps")
+    found = [f"{run.folder} is not finished: step {run.steps:,} of {planned:,}"] if planned and run.steps < planned else []
+    return found if run.evaluation else [*found, f"{run.folder} is not evaluated"]
+
+
+def _list(values: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{arm} {', '.join(some) or '-'}" for arm, some in values.items())

@@ -1,0 +1,209 @@
+"""Ratios of times of one experiment: what ``multigen benchmark experiment=NAME`` measures and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from multigen import describe
+from multigen.benchmark import Times, Turn, loading, ratio, sampling, spread, take_turns, training
+from multigen.build import Config
+from multigen.build.experiment import Experiment
+from multigen.build.variants import variants
+from multigen.files import nearest, write_json
+from multigen.run import Run
+from multigen.state import MultigenError
+from multigen.trainer import Trainer
+from multigen.trainer.speed import peak_flops, training_flops
+
+FORMAT = 1
+"""Version of the JSON file."""
+
+
+class Ratio(NamedTuple):
+    above: str
+    below: str
+    meaning: str
+    aim: float | None = None
+
+
+RATIOS = {
+    "alignment": Ratio("cached", "vanilla", "step: cached targets / no alignment", 1.05),
+    "online": Ratio("online", "cached", "step: teachers online / cached targets"),
+    "compile": Ratio("compiled", "step", "step: torch.compile / without"),
+    "bf16": Ratio("bf16", "fp32", "step: bf16 / float32"),
+    "loader": Ratio("loader", "step", "making the batch / whole step"),
+    "sampler": Ratio("sampler", "network", "sampling / its network evaluations", 1.03),
+}
+
+
+def main(settings: Config) -> None:
+    wanted = _wanted(settings["measure"])
+    for name in ("rounds", "steps", "samples"):
+        if settings[name] < 1:
+            raise MultigenError(f"{name} is at least 1, got {settings[name]}")
+    result = measure(settings, wanted)
+    show(result)
+    if settings["out"]:
+        print(f"all of it: {write_json(settings['out'], result)}")
+
+
+def _wanted(names: Sequence[str]) -> dict[str, Ratio]:
+    for name in names:
+        if name not in RATIOS:
+            raise MultigenError(f"cannot measure {name!r}: {nearest(name, RATIOS)}")
+    return {name: RATIOS[name] for name in names}
+
+
+def measure(settings: Config, wanted: Mapping[str, Ratio]) -> dict[str, Any]:
+    """Everything that is known afterwards, as JSON values."""
+    turns = Turns(settings, {name for r in wanted.values() for name in (r.above, r.below)})
+    times = take_turns(turns.all, settings["rounds"], turns.step.device)
+    return {
+        "format": FORMAT,
+        "experiment": settings["name"],
+        "ratios": {name: _ratio(r, turns, times) for name, r in wanted.items()},
+        "trainings": {name: _training(trainer, times[name], settings["steps"]) for name, trainer in turns.trainers.items()},
+        "times": {name: t._asdict() for name, t in times.items()},
+        "settings": {name: settings[name] for name in ("rounds", "steps", "samples")},
+        "sizes": _sizes(turns),
+        "versions": describe.versions(turns.step.device),
+        "config": settings,
+    }
+
+
+class Turns:
+    """What takes turns.
+
+    Attributes:
+        all: by name.
+        trainers: those of them that train.
+        same: name of a training -> the name under which it is timed: what comes to the same thing is timed once.
+        skipped: name -> why it cannot be timed.
+        evaluations: network evaluations of the sampler.
+    """
+
+    def __init__(self, settings: Config, needed: set[str]) -> None:
+        self.all: dict[str, Turn] = {}
+        self.trainers: dict[str, Trainer] = {}
+        self.same: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
+        self.evaluations = 0
+        self._settings = settings
+        configs = {name: config for name, config in variants(settings).items() if name in needed | {"step"}}
+        for name, config in configs.items():
+            self.same[name] = next((other for other in self.trainers if configs[other] == config), name)
+            if self.same[name] == name:
+                self._add_training(name, config)
+        if "loader" in needed:
+            self.all["loader"] = loading(self.step, settings["steps"])
+        if "sampler" in needed:
+            self._add_sampling()
+
+    @property
+    def step(self) -> Trainer:
+        """The experiment as it is configured."""
+        return self.trainers["step"]
+
+    def _add_training(self, name: str, config: Config) -> None:
+        """Add a training, unless this machine or this experiment cannot do it."""
+        try:
+            trainer = Experiment(config).trainer(Run("unused"))
+            turn = training(trainer, self._settings["steps"])
+            turn()
+        except Exception as error:
+            if name == "step" or not (name == "compiled" or isinstance(error, MultigenError)):
+                raise
+            self.skipped[name] = " ".join(str(error).split())[:200]
+        else:
+            self.trainers[name], self.all[name] = trainer, turn
+
+    def _add_sampling(self) -> None:
+        e, step = Experiment(self._settings), self.step
+        template = e.modality.template(range(self._settings["samples"]), 0).to(step.device)
+        denoiser = step.averages[0].module if step.averages else step.diffusion.denoiser
+        turns = sampling(e.sampler, denoiser, e.processes, template)
+        self.all |= {"sampler": turns.loop, "network": turns.network}
+        self.evaluations = turns.evaluations
+
+
+def _sizes(turns: Turns) -> dict[str, Any]:
+    trained = {"denoiser": turns.step.diffusion.denoiser, "all": turns.step.diffusion}
+    clean = next(turns.step.loader.steps(0, 1))[0].clean
+    return {
+        "batch_size": turns.step.batch_size,
+        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in trained.items()},
+        "shapes": {name: list(x.shape[1:]) for name, x in clean.items()},
+        "network_evaluations": turns.evaluations,
+    }
+
+
+def _ratio(r: Ratio, turns: Turns, times: Mapping[str, Times]) -> dict[str, Any]:
+    above, below = (turns.same.get(name, name) for name in (r.above, r.below))
+    about = {"meaning": r.meaning, "of": [above, below], "aim": r.aim}
+    if why := next((turns.skipped[name] for name in (above, below) if name in turns.skipped), None):
+        return about | {"skipped": why}
+    if above == below:
+        return about | {"skipped": "the same thing in this experiment"}
+    clocks = ("wall", "cpu") if turns.step.device.type == "cpu" else ("wall",)
+    return about | {clock: ratio(getattr(times[above], clock), getattr(times[below], clock)) for clock in clocks}
+
+
+def _training(trainer: Trainer, times: Times, steps: int) -> dict[str, Any]:
+    """Of one step. The share of peak FLOP/s counts the trained networks' work alone, not that of frozen encoders."""
+    seconds = spread([x / steps for x in times.wall])
+    batch = trainer.encode(next(trainer.loader.steps(0, 1))[0])
+    flops = training_flops(trainer.diffusion, batch, 0)
+    rate, peak = trainer.batch_size / seconds["median"], peak_flops(trainer.device, trainer.precision)
+    return {
+        "seconds": seconds,
+        "examples_per_second": rate,
+        "flops_per_example": flops,
+        "peak_flops_per_second": peak,
+        "peak_share": None if flops is None else rate * flops / peak,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------- to read
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the ratios, and under them what one step costs."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_ratios(result["ratios"]), _trainings(result["trainings"]))
+    sizes, versions = result["sizes"], result["versions"]
+    for name, ratio_ in result["ratios"].items():
+        if "skipped" in ratio_:
+            console.print(f"{name} skipped: {ratio_['skipped']}", markup=False)
+    machine = ", ".join(f"{k} {versions[k]}" for k in ("device", "threads", "torch"))
+    parameters = sizes["parameters"]["denoiser"]
+    print(f"{result['experiment']}: batches of {sizes['batch_size']}, {parameters:,} parameters; {machine}")
+
+
+def _ratios(ratios: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("", "ratio", "of", *(["processor time"] if any("cpu" in r for r in ratios.values()) else []), "aim")
+    for name, r in ratios.items():
+        if "skipped" not in r:
+            cpu = [_spread(r["cpu"])] if "cpu" in r else []
+            table.add_row(name, _spread(r["wall"]), r["meaning"], *cpu, f"<= {r['aim']}" if r["aim"] else "")
+    return table
+
+
+def _spread(x: Mapping[str, float]) -> str:
+    """Median and quartiles: "1.04 (1.02-1.06)"."""
+    return f"{x['median']:.3g} ({x['low']:.3g}-{x['high']:.3g})"
+
+
+def _trainings(trainings: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("training", "ms a step", "examples/s", "of peak")
+    for name, x in trainings.items():
+        milliseconds = {k: 1000 * v for k, v in x["seconds"].items()}
+        share = "" if x["peak_share"] is None else f"{x['peak_share']:.0%}"
+        table.add_row(name, _spread(milliseconds), f"{x['examples_per_second']:.4g}", share)
+    return table

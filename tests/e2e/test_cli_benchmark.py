@@ -1,0 +1,84 @@
+"""``multigen benchmark`` as a person uses it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from multigen.cli.main import run
+from multigen.files import read_json
+
+SMALL = [
+    "experiment=points/repa", "device=cpu", "data.train.count=32", "data.valid.count=16", "denoiser.width=16",
+    "trainer.batch_size=8", "sampler.grid.steps=2",
+]  # fmt: skip
+TURNS = ["rounds=2", "steps=1", "samples=4"]
+
+
+@pytest.fixture(autouse=True)
+def anywhere(tmp_path, monkeypatch, data_root):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_ratios_are_measured_printed_and_written(anywhere, monkeypatch, capsys):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no working C++ compiler\nwas found")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", no_compiler)
+    assert run(["prepare", "+cache.z.dtype=float32", *(s for s in SMALL if not s.startswith(("trainer", "sampler")))]) == 0
+    assert run(["benchmark", "+cache.z.dtype=float32", "targets=cached", "out=speed.json", *SMALL, *TURNS]) == 0
+    said, found = capsys.readouterr().out, read_json("speed.json")
+    ratios = found["ratios"]
+    assert {name: r["of"] for name, r in ratios.items()} == {
+        "alignment": ["step", "vanilla"],
+        "online": ["online", "step"],
+        "compile": ["compiled", "step"],
+        "bf16": ["bf16", "step"],
+        "loader": ["loader", "step"],
+        "sampler": ["sampler", "network"],
+    }
+    assert ratios["compile"]["skipped"] == "no working C++ compiler was found"
+    assert "compile skipped: no working C++ compiler was found" in said
+    for name in ("alignment", "online", "bf16", "loader", "sampler"):
+        assert 0 < ratios[name]["wall"]["low"] <= ratios[name]["wall"]["median"] <= ratios[name]["wall"]["high"]
+        assert ratios[name]["cpu"]["median"] > 0 and name in said
+    assert all(len(t["wall"]) == 2 for t in found["times"].values())
+    assert all(0 < t["peak_share"] < 2 and t["examples_per_second"] > 0 for t in found["trainings"].values())
+    assert found["sizes"]["network_evaluations"] == 2 and found["versions"]["threads"]
+    assert {p.name for p in anywhere.iterdir()} - {"data"} == {"speed.json"}
+
+
+def test_what_cannot_be_measured_is_said(capsys):
+    assert run(["benchmark", "measure=[alignment,online]", *SMALL, *TURNS]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "online skipped: cached target 'z'" in said and "multigen prepare experiment=points/repa" in said
+
+
+def test_mistakes_are_one_line(capsys):
+    cases = {
+        ("benchmark",): "experiment=NAME or compare=[RUN,RUN]",
+        ("benchmark", *SMALL, "measure=[compil]"): "did you mean 'compile'",
+        ("benchmark", *SMALL, "rounds=0"): "rounds is at least 1",
+        ("benchmark", *SMALL, "targets=cached"): "multigen prepare experiment=points/repa",
+        ("benchmark", "compare=[nowhere]"): "nowhere is not a run folder",
+    }
+    for arguments, said in cases.items():
+        assert run(list(arguments)) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err
+
+
+def test_trained_arms_are_compared(anywhere, capsys):
+    given = [s for s in SMALL if not s.startswith("experiment")]
+    quick = ["trainer.steps=4", "trainer.progress=false", "trainer.log_to=[]", "++trainer.observers.validation.every=2"]
+    for name in ("vanilla", "repa"):
+        assert run(["train", f"experiment=points/{name}", f"run=runs/{name}", *given, *quick, "trainer.log_every=2"]) == 0
+    assert run(["benchmark", "compare=[runs/*]", "out=compared"]) == 0
+    assert run(["benchmark", "compare={a:[runs/repa],b:[runs/vanilla]}", "baseline=a", "out=again"]) == 0
+    said = capsys.readouterr().out
+    assert "| points/repa | points/vanilla |" in said and "steps to valid/denoise/point" in said
+    found = read_json("compared/comparison.json")
+    assert found["baseline"] == "points/vanilla" and list(found["curves"]) == ["valid/denoise/point"]
+    assert found["curves"]["valid/denoise/point"]["points/repa"]["steps"] == [2, 4]
+    assert read_json("again/comparison.json")["baseline"] == "a"
