@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str] = {
     "Denoiser": "denoiser",
     "Denoising": "objective",
     "Diffusion": "diffusion",
+    "Experiment": "build.experiment",
     "Features": "state",
     "Guidance": "guidance",
     "Modality": "modality",
@@ -28,6 +29,7 @@ _PUBLIC: dict[str, str] = {
     "State": "state",
     "Tapped": "tapping",
     "Trainer": "trainer",
+    "compose": "build.compose",
     "keys": "random",
 }
 """Public name -> the module it comes from."""

@@ -51,7 +51,7 @@ class Experiment:
     # ------------------------------------------------------------------------------------------------------------- data
 
     @cached_property
-    def plain(self) -> dict[str, Dataset]:
+    def datasets(self) -> dict[str, Dataset]:
         """The data sets by split, without cached targets."""
         return {split: self._make(f"data.{split}") for split in ("train", "valid") if split in self._node("data")}
 
@@ -68,7 +68,7 @@ class Experiment:
         return self._with_targets("valid")
 
     def _with_targets(self, split: str) -> Dataset:
-        dataset = self._plain(split)
+        dataset = self._dataset(split)
         if not self.teachers or self._targets != "cached":
             return dataset
         readers = {
@@ -77,10 +77,10 @@ class Experiment:
         }
         return Cached(dataset, readers)
 
-    def _plain(self, split: str) -> Dataset:
-        if split not in self.plain:
-            raise MultigenError(f"experiment {self.name!r} has no data.{split}: {nearest(split, self.plain)}")
-        return self.plain[split]
+    def _dataset(self, split: str) -> Dataset:
+        if split not in self.datasets:
+            raise MultigenError(f"experiment {self.name!r} has no data.{split}: {nearest(split, self.datasets)}")
+        return self.datasets[split]
 
     @property
     def _targets(self) -> str:
@@ -102,7 +102,7 @@ class Experiment:
         return _Lazy(self.config.get("encoders") or {}, self._teacher)
 
     def _teacher(self, name: str) -> Encoder:
-        train = self._plain("train")
+        train = self._dataset("train")
         return load_teacher(self.encoders[name], name, self.storage(name), train, command=self.command)
 
     def storage(self, name: str) -> Storage:
@@ -164,7 +164,7 @@ class Experiment:
         return [self._completed(observer) if isinstance(observer, partial) else observer for observer in made.values()]
 
     def _completed(self, observer: partial[Any]) -> Any:
-        own = {"dataset": lambda: self.valid, "held_out": lambda: self._plain("valid"), "sampler": lambda: self.sampler}
+        own = {"dataset": lambda: self.valid, "held_out": lambda: self._dataset("valid"), "sampler": lambda: self.sampler}
         wanted = set(inspect.signature(observer.func).parameters) - set(observer.keywords)
         return observer(**{name: get() for name, get in own.items() if name in wanted})
 
@@ -208,6 +208,10 @@ class _Lazy(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travels to loader workers as names: they collate, and do not encode."""
+        return {"_names": self._names, "_load": None, "_found": {}}
 
 
 @contextmanager

@@ -25,8 +25,8 @@ def main(config: Any) -> None:
         seed=how["seed"],
         batch_size=model.settings["batch_size"],
         device=model.device,
-        held_out=e.plain.get("valid"),
-        about={"checkpoint": about(model), "data": describe.dataset(e.plain["train"]), "validation": validation(model, how)},
+        held_out=e.datasets.get("valid"),
+        about={"checkpoint": about(model), "data": describe.dataset(e.datasets["train"]), "validation": validation(model, how)},
     )
     if distributed.rank() == 0:
         show(result)
@@ -40,7 +40,7 @@ def about(model: Trained) -> dict[str, Any]:
 def validation(model: Trained, how: dict[str, Any]) -> dict[str, float] | None:
     """The held-out loss of the weights that are sampled from; None where there is no held-out set, or none is wanted."""
     e = model.experiment
-    if "valid" not in e.plain or how["repeats"] < 1:
+    if "valid" not in e.datasets or how["repeats"] < 1:
         return None
     denoiser = {f"denoiser.{k}": x for k, x in e.denoiser.state_dict().items()}
     checkpoint.restore(e.diffusion, model.checkpoint.tensors("model") | denoiser, model.checkpoint.path)

@@ -24,7 +24,7 @@ def main(config: Any) -> None:
 
 def prepare_target(experiment: Experiment, name: str, settings: dict[str, Any]) -> None:
     """Cache one target of all of the experiment's data sets."""
-    first, *others = experiment.plain.values()
+    first, *others = experiment.datasets.values()
     job = Job(
         first,
         experiment.modality_with(experiment.encoders),
