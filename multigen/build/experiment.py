@@ -107,11 +107,9 @@ class Experiment:
 
     def storage(self, name: str) -> Storage:
         """How the target is stored: ``cache.<name>``."""
-        given = self.config.get("cache") or {}
-        if unknown := sorted(set(given) - set(self.config.get("encoders") or {})):
-            raise MultigenError(
-                f"cache.{unknown[0]} belongs to no encoder: {nearest(unknown[0], self.config.get('encoders') or {})}"
-            )
+        given, known = self.config.get("cache") or {}, self.config.get("encoders") or {}
+        if unknown := sorted(set(given) - set(known)):
+            raise MultigenError(f"cache.{unknown[0]} belongs to no encoder: {nearest(unknown[0], known)}")
         return make({"_target_": "multigen.cache.Storage", **given.get(name, {})}, f"cache.{name}")
 
     # --------------------------------------------------------------------------------------------------- domain and model

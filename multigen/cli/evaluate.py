@@ -26,7 +26,7 @@ def main(config: Any) -> None:
         batch_size=model.settings["batch_size"],
         device=model.device,
         held_out=e.datasets.get("valid"),
-        about={"checkpoint": about(model), "data": describe.dataset(e.datasets["train"]), "validation": validation(model, how)},
+        about={**about(model), "validation": validation(model, how)},
     )
     if distributed.rank() == 0:
         show(result)
@@ -34,7 +34,9 @@ def main(config: Any) -> None:
 
 
 def about(model: Trained) -> dict[str, Any]:
-    return {"step": model.checkpoint.step, "weights": model.weights}
+    """Which weights are measured, and what they were trained on."""
+    weights = {"step": model.checkpoint.step, "weights": model.weights}
+    return {"checkpoint": weights, "data": describe.dataset(model.experiment.datasets["train"])}
 
 
 def validation(model: Trained, how: dict[str, Any]) -> dict[str, float] | None:
