@@ -45,7 +45,7 @@ class NTXent:
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020, eq. 1) between examples, one vector each.
 
     The other examples of the batch are the negatives, so token-wise features are pooled first and what they learn depends on
-    the batch; an example without a real site neither scores nor is scored against.
+    the batch (on the part of it that one process sees); an example without a real site neither scores nor is scored against.
     """
 
     temperature: float = 0.1
@@ -63,6 +63,7 @@ def relational(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared difference of the cosine Gram matrices over pairs of real sites (of real examples, if pooled).
 
     Only the relations between sites have to agree, not the features, so the two widths may differ: no projector is needed.
+    If pooled, what an example scores depends on its batch: on the part of it that one process sees.
     """
     if mask.ndim == 1:
         p, z = F.normalize(pred, dim=-1), F.normalize(target, dim=-1)  # (B, D)
@@ -120,7 +121,8 @@ class Alignment(nn.Module):
             It multiplies example by example.
         component: the component whose time the gate reads; needed only where components have times of their own.
         only_undecided: leave out sites whose component (``component``) is already decided: align masked residues only.
-        standardise: give each feature of the target mean 0 and deviation 1 over the batch's real sites first.
+        standardise: give each feature of the target mean 0 and deviation 1 over the batch's real sites first (those that one
+            process sees).
         target_noise: standard deviation of Gaussian noise added to the target while training.
     """
 

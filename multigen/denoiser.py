@@ -27,7 +27,7 @@ class Denoiser(Protocol):
         t: component -> (B,), 0 = noise, 1 = data.
         cond: what is given, by name.
         mask: component -> Bool (B, *sites), True = real.
-        prev: the previous prediction, for self-conditioning.
+        prev: the previous prediction, for self-conditioning; a network that reads it has ``self_conditioned = True``.
         taps: names of the hidden features to return. Unknown names raise `MultigenError` naming those it has.
     """
 

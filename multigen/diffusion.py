@@ -43,6 +43,9 @@ class Diffusion(nn.Module):
                 raise MultigenError(f"{name} is a probability, got {value}")
         if drop > 0 and not isinstance(denoiser, Denoiser):
             raise MultigenError(f"drop={drop}: {type(denoiser).__name__} has no `null` to make conditions unconditional")
+        if self_conditioning > 0 and not getattr(denoiser, "self_conditioned", False):
+            what = f"{type(denoiser).__name__} does not read its previous prediction"
+            raise MultigenError(f"self_conditioning={self_conditioning}: {what}")
         self.denoiser = denoiser
         self.processes = dict(processes)
         self.objective = objective

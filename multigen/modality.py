@@ -17,6 +17,9 @@ Example = dict[str, Any]
 S = TypeVar("S")
 """What a modality decodes to: a picture, a sequence, a molecule."""
 
+T = TypeVar("T", contravariant=True)
+"""The same, as what is consumed."""
+
 
 @runtime_checkable
 class Dataset(Protocol):
@@ -78,10 +81,10 @@ class Modality(Protocol[S]):
         ...
 
 
-class Metric(Protocol[S]):
+class Metric(Protocol[T]):
     """A number, or several, about a set of samples."""
 
-    def update(self, samples: Sequence[S | None], template: Batch) -> None:
+    def update(self, samples: Sequence[T | None], template: Batch) -> None:
         """Take in more samples; row i of `template` is what sample i was made for: its conditions, its size."""
         ...
 
@@ -150,6 +153,6 @@ def _stack(name: str, targets: Sequence[Any], at_least: Sequence[int]) -> Featur
     )  # (B, *sites, D)
     mask = np.zeros((len(pairs), *size), np.bool_)  # (B, *sites)
     for i, (array, real) in enumerate(pairs):
-        box = (i, *(slice(n) for n in array.shape[:-1]))
+        box: Any = (i, *(slice(n) for n in array.shape[:-1]))
         value[box], mask[box] = array, real
     return Features(torch.from_numpy(value).float(), torch.from_numpy(mask))

@@ -58,7 +58,7 @@ class Denoising:
     """The loss of every component's process.
 
     Args:
-        weights: component -> its share; components that are not named have share 1.
+        weights: component -> its share of the term (and of what is logged for it); 1 for components that are not named.
     """
 
     taps: frozenset[str] = frozenset()

@@ -54,9 +54,7 @@ class AdaptiveODE:
         network = self.guide(denoiser) if self.guide is not None else denoiser
         gaussians = _gaussians(processes)
         noise = Noise(template.key).fold("sample").fold("prior")
-        start = {
-            k: p.prior(template.clean[k].to(self.dtype), template.free[k], noise.fold(k)) for k, p in gaussians.items()
-        }
+        start = {k: p.prior(template.clean[k].to(self.dtype), template.free[k], noise.fold(k)) for k, p in gaussians.items()}
         field = velocity_field(network, gaussians, template)
         noisy = self._integrate(field, start, 0.0, self.stop)
         last = field(torch.tensor(self.stop, dtype=self.dtype), noisy)
@@ -141,9 +139,7 @@ def log_likelihood(
     return prior + path[-1][-1]
 
 
-def _divergence(
-    field: Field, t: Tensor, state: State, vectors: list[State], exact: bool
-) -> tuple[State, Tensor]:
+def _divergence(field: Field, t: Tensor, state: State, vectors: list[State], exact: bool) -> tuple[State, Tensor]:
     """The velocity, and its divergence (B,): sum over probe vectors e of e . (dv/dx) e."""
     with torch.enable_grad():
         inputs = {k: x.detach().requires_grad_(True) for k, x in state.items()}

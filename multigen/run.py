@@ -186,14 +186,18 @@ def _let_go() -> None:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The system drops it with the process, however that ends, so that it is never stale."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system: two writers are the user's to avoid
+        yield
+        return
     path = folder / ".lock"
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -23,8 +23,8 @@ Layout = Callable[[Any], Tensor]
 def tokens(skip: int = 0) -> Layout:
     """Read a submodule's output as tokens.
 
-    (B, D, H, W) maps become (B, H W, D) in row-major order; (B, T, D) tokens stay, without the first `skip` (class and register
-    tokens); of a tuple the first member is read.
+    (B, D, H, W) maps become (B, H W, D) in row-major order; (B, T, D) tokens stay, without the first `skip` (class and
+    register tokens); of a tuple the first member is read.
     """
 
     def layout(x: Any) -> Tensor:

@@ -39,6 +39,7 @@ class SiT(nn.Module):
         bottleneck: when given, patches are embedded through this many dimensions first (Li and He 2025: images lie on a
             low-dimensional manifold, so a narrow entrance costs nothing and helps large pixel patches).
         registers: learned tokens put before the patches and dropped at the end.
+        self_conditioned: read the previous prediction too, as further channels (Chen et al. 2022); zeros where there is none.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 
@@ -61,6 +62,7 @@ class SiT(nn.Module):
         time_scale: float = 1.0,
         bottleneck: int | None = None,
         registers: int = 0,
+        self_conditioned: bool = False,
         component: str = "image",
         label: str = "label",
     ) -> None:
@@ -72,7 +74,8 @@ class SiT(nn.Module):
         self.size, self.patch, self.channels = size, patch, channels
         self.grid = size // patch
         self.component, self.label, self.classes = component, label, classes
-        self.embed = _patch_embedding(channels * patch**2, width, bottleneck)
+        self.self_conditioned = self_conditioned
+        self.embed = _patch_embedding(channels * patch**2 * (1 + self_conditioned), width, bottleneck)
         self.register_buffer("position", sincos_2d(width, self.grid, self.grid), persistent=False)  # (T, D)
         self.registers = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None  # (R, D)
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
@@ -90,7 +93,7 @@ class SiT(nn.Module):
         letter, _, patch = name.partition("/")
         if letter not in SIZES or not patch.isdigit():
             raise MultigenError(f"SiT size {name!r}; choices are {', '.join(SIZES)}, each with a patch side as in 'B/2'")
-        return cls(patch=int(patch), **SIZES[letter], **settings)
+        return cls(**{"patch": int(patch), **SIZES[letter], **settings})
 
     def _init_zero(self) -> None:
         """adaLN-Zero: every block starts as the identity and the output as zero."""
@@ -121,7 +124,7 @@ class SiT(nn.Module):
         check_taps(taps, self.tap_names)
         image = noisy[self.component]  # (B, C, H, W)
         self._check(image)
-        x = self.embed(self.patchify(image)) + self.position  # (B, T, D)
+        x = self.embed(self._patches(image, prev)) + self.position  # (B, T, D)
         c = self._condition(t[self.component], cond)  # (B, D)
         count = 0 if self.registers is None else len(self.registers)
         if self.registers is not None:
@@ -134,6 +137,14 @@ class SiT(nn.Module):
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
         patches = self.head(modulate(self.norm(x[:, count:]), shift, scale))  # (B, T, C P P)
         return Output({self.component: self.unpatchify(patches)}, seen)
+
+    def _patches(self, image: Tensor, prev: State | None) -> Tensor:
+        """What the tokens are made of: (B, T, C P P), or twice as wide with the previous prediction."""
+        patches = self.patchify(image)  # (B, T, C P P)
+        if not self.self_conditioned:
+            return patches
+        before = torch.zeros_like(patches) if prev is None else self.patchify(prev[self.component])  # (B, T, C P P)
+        return torch.cat([patches, before.to(patches)], -1)  # (B, T, 2 C P P)
 
     def patchify(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, T, C P P)."""

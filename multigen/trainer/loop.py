@@ -50,7 +50,7 @@ class Trainer:
     """Trains a `Diffusion` in a run's folder, going on from the last checkpoint that is there.
 
     Everything random is a function of (seed, step): interrupted anywhere and started again, a run on a CPU ends with the same
-    weights to the bit. Several processes, started by ``accelerate launch`` or ``torchrun``, share each batch.
+    weights to the bit. Several processes, started by ``torchrun`` or (on accelerators) ``accelerate launch``, share each batch.
 
     Args:
         diffusion: what is trained; moved to the device and wrapped in place.
@@ -105,10 +105,9 @@ class Trainer:
         observers: Sequence[Observer] = (),
         progress: bool = True,
     ) -> None:
-        counts = {"steps": steps, "checkpoint_every": checkpoint_every, "keep": keep, "log_every": log_every}
-        for name, value in counts.items():
-            if value < 1:
-                raise MultigenError(f"trainer.{name} is at least 1, got {value}")
+        _at_least_1(
+            steps=steps, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every, max_bad_losses=max_bad_losses
+        )
         self.steps, self.batch_size, self.accumulate, self.schedule = steps, batch_size, accumulate, schedule
         self.clip, self.precision, self.seed, self.max_bad_losses = clip, precision, seed, max_bad_losses
         self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
@@ -365,3 +364,9 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(found.state["scaler"])
         self.meter.load(found.state["meter"], self.main)
         self.step = self._saved = found.step
+
+
+def _at_least_1(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise MultigenError(f"trainer.{name} is at least 1, got {value}")

@@ -71,6 +71,13 @@ def _bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
-    columns = (MofNCompleteColumn(), BarColumn(bar_width=24), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-    return Bar(*columns, console=Console(stderr=True))
+    counts, rest = Column(no_wrap=True), Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (
+        MofNCompleteColumn(table_column=counts),
+        BarColumn(bar_width=12),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[text]}", table_column=rest),
+    )
+    return Bar(*columns, console=Console(stderr=True), expand=True)

@@ -22,6 +22,8 @@ CLASSES, WIDTH = 4, 8
 class Network(nn.Module):
     """Reads points, sites, a label and the previous prediction; remembers what it was called with."""
 
+    self_conditioned = True
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
@@ -281,7 +282,7 @@ def test_a_full_disk_stops_training_with_one_line_and_keeps_the_last_checkpoint(
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with pytest.raises(MultigenError, match=r"write .*/step_00000010/model\.safetensors: File too large$") as raised:
-            fitted(tmp_path, observers=[Full()])
+            fitted(tmp_path, observers=[Full()], log_every=100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "\n" not in str(raised.value)
@@ -300,6 +301,23 @@ def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [4, 8, 12]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx([e["loss"] for e in done.run.history()])
+
+
+def test_wandb_gets_the_numbers_under_the_name_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in: the package is no dependency."""
+    (tmp_path / "wandb.py").write_text(
+        "calls = []\n"
+        "def init(**settings): calls.append(settings); return Run()\n"
+        "class Run:\n"
+        "    def log(self, values, step): calls.append((step, values['loss']))\n"
+        "    def finish(self): calls.append('finished')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    done = fitted(tmp_path / "a run", log_to=("wandb",))
+    began, *logged, ended = sys.modules["wandb"].calls
+    assert began["name"] == began["id"] == "a run" and began["resume"] == "allow" and ended == "finished"
+    assert logged == [(e["step"], e["loss"]) for e in done.run.history()]
 
 
 def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp_path: Path) -> None:

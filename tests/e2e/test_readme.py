@@ -25,7 +25,8 @@ def test_the_example_is_short_and_trains(capsys):
 
 
 def test_commands_and_experiments_exist():
-    shown = re.findall(r"multigen (\w+) ?((?:\S+=\S+ ?)*)", "\n".join(blocks("")) + "\n".join(re.findall(r"`(multigen .*?)`", README)))
+    lines = blocks("") + re.findall(r"`(multigen .*?)`", README)
+    shown = re.findall(r"multigen (\w+) ?((?:\S+=\S+ ?)*)", "\n".join(lines))
     assert len(shown) >= 6
     for command, overrides in shown:
         assert command in COMMANDS

@@ -208,3 +208,14 @@ def test_it_runs_in_half_precision_under_autocast():
 def test_bad_settings_are_named(make, words):
     with pytest.raises(MultigenError, match=words):
         make()
+
+
+def test_self_conditioning_reads_the_previous_prediction():
+    net = SiT(8, 2, width=16, depth=1, heads=2, self_conditioned=True)
+    torch.nn.init.normal_(net.head.weight)
+    image = {"image": torch.randn(2, 3, 8, 8)}
+    t, mask = {"image": torch.rand(2)}, {"image": torch.ones(2, dtype=torch.bool)}
+    alone = net(image, t, {}, mask).pred["image"]
+    zeros = net(image, t, {}, mask, prev={"image": torch.zeros(2, 3, 8, 8)}).pred["image"]
+    other = net(image, t, {}, mask, prev={"image": torch.ones(2, 3, 8, 8)}).pred["image"]
+    assert torch.equal(alone, zeros) and not torch.allclose(alone, other)
