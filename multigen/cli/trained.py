@@ -39,15 +39,37 @@ def load(config: Any) -> Trained:
         raise MultigenError("which run? give run=FOLDER, as `multigen train` named it")
     run = Run(settings["run"])
     stored = run.stored()
-    stored["sampler"] = sampler_of(stored.get("sampler") or {}, settings["sampler"])
+    device = distributed.accelerator("no", settings["device"]).device
+    stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings["sampler"]), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
+    found = newest(run)
+    weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])
+    experiment.denoiser.to(device)
+    return Trained(experiment, run, settings, found, weights, device)
+
+
+def newest(run: Run) -> checkpoint.Checkpoint:
     found = checkpoint.latest(run.checkpoints)
     if found is None:
         raise MultigenError(f"{run.folder} holds no checkpoint yet")
-    weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])
-    device = distributed.accelerator("no", settings["device"]).device
-    experiment.denoiser.to(device)
-    return Trained(experiment, run, settings, found, weights, device)
+    return found
+
+
+def network(run: str, device: str) -> Any:
+    """The averaged denoiser of a run, for another run's guidance."""
+    source = Run(run)
+    denoiser = Experiment(source.stored()).denoiser
+    checkpoint.load_denoiser(denoiser, newest(source))
+    return denoiser.to(device).eval()
+
+
+def with_weak(sampler: Config, device: torch.device) -> Config:
+    """Autoguidance: ``sampler.guide.weak=RUN`` is the network of that run."""
+    guide = sampler.get("guide") or {}
+    if not isinstance(guide.get("weak"), str):
+        return sampler
+    weak = {"_target_": "multigen.cli.trained.network", "run": guide["weak"], "device": str(device)}
+    return {**sampler, "guide": {**guide, "weak": weak}}
 
 
 def with_given(config: Config, names: Sequence[str]) -> Config:

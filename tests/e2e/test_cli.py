@@ -122,12 +122,15 @@ def test_train_go_on_sample_evaluate_report(trained, anywhere, capsys):
     assert run(["sample", "run=run", "n=3", "sampler=heun", "sampler.grid.steps=4", "out=heun"]) == 0
     assert Path("heun/points.csv").read_text().splitlines() != three
     assert Path("heun/all.png").is_file()
+    itself = ["sampler.guide.scale=2", "sampler.guide.weak=run"]  # guided away from its equal, nothing changes
+    assert run(["sample", "run=run", "n=3", *itself, "out=itself"]) == 0
+    assert Path("itself/points.csv").read_text().splitlines() == three
     assert run(["evaluate", "run=run", "evaluate.n=8"]) == 0
     said = capsys.readouterr().out
     assert "energy_distance" in said and "loss/denoise/point" in said
     assert "<html" in (trained / "report.html").read_text().lower()
     assert run(["report", "run=[run,run]", "out=both.html"]) == 0
-    assert {p.name for p in anywhere.iterdir()} == {"run", "five", "three", "heun", "both.html"}
+    assert {p.name for p in anywhere.iterdir()} == {"run", "five", "three", "heun", "itself", "both.html"}
 
 
 def test_a_new_run_is_named_after_its_experiment(anywhere, capsys):
