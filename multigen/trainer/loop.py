@@ -50,7 +50,8 @@ class Trainer:
     """Trains a `Diffusion` in a run's folder, going on from the last checkpoint that is there.
 
     Everything random is a function of (seed, step): interrupted anywhere and started again, a run on a CPU ends with the same
-    weights to the bit. Several processes, started by ``torchrun`` or (on accelerators) ``accelerate launch``, share each batch.
+    weights to the bit. Several processes, started by ``torchrun`` (on accelerators also by ``accelerate launch``), share each
+    batch.
 
     Args:
         diffusion: what is trained; moved to the device and wrapped in place.
