@@ -96,15 +96,23 @@ def _decode_all(source: Path, found: Sequence[Path], sizes: Sequence[int], share
     for i, path in enumerate(track(found, description=f"reading {source.name}", transient=True)):
         for size, picture in decode_image(path, sizes).items():
             pictures[size][i] = picture
-    rows = [_row(path.relative_to(source), share) for path in found]
+    rows = _rows([path.relative_to(source) for path in found], share)
     stored.store(folder, pictures, rows, {"name": str(source), "groups": sorted({row["group"] for row in rows})})
 
 
-def _row(path: Path, share: int) -> dict[str, Any]:
-    """The table's row of a picture at `path`, relative to its folder."""
-    group = path.parts[0] if len(path.parts) > 1 else ""
-    split = "valid" if hash64("folder", path.as_posix()) % 100 < share else "train"
-    return {"code": path.as_posix(), "name": path.stem.replace("_", " "), "group": group, "split": split}
+def _rows(paths: Sequence[Path], share: int) -> list[dict[str, Any]]:
+    """The table: about `share` percent are held out, by a hash of the name, and at least one."""
+    place = [hash64("folder", path.as_posix()) % 10_000 for path in paths]
+    bound = max(100 * share, min(place) + 1)
+    return [
+        {
+            "code": path.as_posix(),
+            "name": path.stem.replace("_", " "),
+            "group": path.parts[0] if len(path.parts) > 1 else "",
+            "split": "valid" if at < bound else "train",
+        }
+        for path, at in zip(paths, place, strict=True)
+    ]
 
 
 def decode_image(path: Path, sizes: Sequence[int]) -> dict[int, NDArray[np.uint8]]:

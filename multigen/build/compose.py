@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from multigen.state import MultigenError
+
 Config = dict[str, Any]
 
 
@@ -57,7 +59,14 @@ def compose(command: str = "train", overrides: Sequence[str] = (), resolve: bool
 def plain(config: Any, resolve: bool = True) -> Config:
     """An OmegaConf node as dicts and lists, interpolations resolved or left as they are written."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-    found = OmegaConf.to_container(config, resolve=resolve)
+    try:
+        found = OmegaConf.to_container(config, resolve=resolve)
+    except InterpolationToMissingValueError as error:
+        key = str(error).splitlines()[0].rpartition(" ")[2]
+        raise MultigenError(f"{key} is needed and not given: add {key}=...") from None
+    except OmegaConfBaseException as error:
+        raise MultigenError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from None
     assert isinstance(found, dict)
     return {str(k): v for k, v in found.items()}

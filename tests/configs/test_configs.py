@@ -15,6 +15,7 @@ from multigen.cli.main import COMMANDS
 from multigen.cli.prepare import prepare_target
 from multigen.random import keys
 from multigen.run import Run
+from multigen.state import MultigenError
 
 FILES = sorted(config_dir().rglob("*.yaml"))
 SMALL = [
@@ -125,3 +126,23 @@ def test_file_is_yaml_that_begins_with_what_it_is(path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_composed(command):
     compose(command)
+
+
+def test_a_folder_of_pictures_trains_like_the_embedded_data(small_data, tmp_path):
+    from PIL import Image
+
+    for i in range(24):
+        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (10 * i, 0, 255 - 10 * i)).save(path)
+    choice = ["experiment=image/emoji_vanilla", "data=folder", "modality.classes=2", "metrics={}", *SMALL]
+    with pytest.raises(MultigenError, match=r"data\.path is needed"):
+        compose("train", choice)
+    config = compose("train", [*choice, f"data.path={tmp_path / 'pictures'}"])
+    experiment = Experiment(config)
+    experiment.prepare_data()
+    experiment.trainer(Run(tmp_path / "run", config)).fit()
+    assert len(experiment.train) + len(experiment.valid) == 24 and experiment.train.classes == ["a", "b"]
+    (tmp_path / "pictures" / "a" / "broken.png").write_text("no picture")
+    with pytest.raises(MultigenError, match=r"broken\.png is not a readable image"):
+        _ = Experiment(config).train
