@@ -55,9 +55,9 @@ class Experiment:
         """The data sets by split, without cached targets."""
         return {split: self._make(f"data.{split}") for split in ("train", "valid") if split in self._node("data")}
 
-    def prepare_data(self) -> None:
-        """Fetch and embed the data, where they need it: call ``data.prepare``."""
-        make(self._node("data").get("prepare"), "data.prepare")
+    def prepare_data(self) -> Any:
+        """Fetch and embed the data, where they need it: call ``data.prepare`` and return what it does, the data's folder."""
+        return make(self._node("data").get("prepare"), "data.prepare")
 
     @cached_property
     def train(self) -> Dataset:

@@ -68,6 +68,8 @@ def _hydra(command: str, arguments: Sequence[str]) -> None:
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print and exit: `main` prints
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # a `_target_` may be the user's own; last, so that it hides nothing
     sys.argv = [f"multigen {command}", *arguments]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=command)(_task(command))()
 

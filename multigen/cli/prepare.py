@@ -17,7 +17,8 @@ def main(config: Any) -> None:
     if not settings.get("data"):
         raise MultigenError(f"prepare needs data=NAME or experiment=NAME: {choose('data')}; {choose('experiment')}")
     experiment = Experiment(settings)
-    experiment.prepare_data()
+    if folder := experiment.prepare_data():
+        print(f"data are in {folder}")
     for name in experiment.encoders:
         prepare_target(experiment, name, settings)
 

@@ -141,6 +141,16 @@ def test_a_new_run_is_named_after_its_experiment(anywhere, capsys):
     assert [p.name for p in anywhere.iterdir()] == ["outputs"]
 
 
+def test_a_network_and_an_experiment_of_ones_own(anywhere, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    Path("own_network.py").write_text("from modalities.points.denoiser import MLP\nclass Mine(MLP):\n    pass\n")
+    Path("mine/experiment").mkdir(parents=True)
+    own = "defaults: [/experiment/points/vanilla, _self_]\nname: own\ndenoiser: {_target_: own_network.Mine}"
+    Path("mine/experiment/own.yaml").write_text(f"# @package _global_\n{own}\n")
+    assert run(["train", "--config-dir", "mine", "experiment=own", "run=run", *SMALL]) == 0
+    assert run(["sample", "run=run", "n=2"]) == 0
+
+
 def test_multirun(anywhere, capsys):
     common = [
         a for a in SMALL if not a.startswith(("data.", "denoiser."))
