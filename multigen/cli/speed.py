@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from multigen.build import Config
 from multigen.build.experiment import Experiment
 from multigen.build.variants import variants
 from multigen.files import nearest, write_json
+from multigen.report.blocks import number
 from multigen.run import Run
 from multigen.state import MultigenError
 from multigen.trainer import Trainer
@@ -28,13 +30,14 @@ class Ratio(NamedTuple):
 
 
 RATIOS = {
-    "alignment": Ratio("cached", "vanilla", "step: cached targets / no alignment", 1.05),
-    "online": Ratio("online", "cached", "step: teachers online / cached targets"),
-    "compile": Ratio("compiled", "step", "step: torch.compile / without"),
-    "bf16": Ratio("bf16", "fp32", "step: bf16 / float32"),
+    "alignment": Ratio("cached", "vanilla", "cached targets / no alignment", 1.05),
+    "online": Ratio("online", "cached", "teachers online / cached targets"),
+    "compile": Ratio("compiled", "step", "torch.compile / eager"),
+    "bf16": Ratio("bf16", "fp32", "bf16 / float32"),
     "loader": Ratio("loader", "step", "making the batch / whole step"),
-    "sampler": Ratio("sampler", "network", "sampling / its network evaluations", 1.03),
+    "sampler": Ratio("sampler", "network", "sampling / its network alone", 1.03),
 }
+"""Of training steps, but for the last."""
 
 
 def main(settings: Config) -> None:
@@ -151,12 +154,13 @@ def _ratio(r: Ratio, turns: Turns, times: Mapping[str, Times]) -> dict[str, Any]
 
 def _training(trainer: Trainer, times: Times, steps: int) -> dict[str, Any]:
     """Of one step. The share of peak FLOP/s counts the trained networks' work alone, not that of frozen encoders."""
-    seconds = spread([x / steps for x in times.wall])
+    seconds, processor = (spread([x / steps for x in clock]) for clock in times)
     batch = trainer.encode(next(trainer.loader.steps(0, 1))[0])
     flops = training_flops(trainer.diffusion, batch, 0)
     rate, peak = trainer.batch_size / seconds["median"], peak_flops(trainer.device, trainer.precision)
     return {
         "seconds": seconds,
+        "processor_seconds": processor if trainer.device.type == "cpu" else None,
         "examples_per_second": rate,
         "flops_per_example": flops,
         "peak_flops_per_second": peak,
@@ -168,42 +172,48 @@ def _training(trainer: Trainer, times: Times, steps: int) -> dict[str, Any]:
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Print the ratios, and under them what one step costs."""
+    """Print the ratios, what one step costs, and what is skipped and why."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(_ratios(result["ratios"]), _trainings(result["trainings"]))
     sizes, versions = result["sizes"], result["versions"]
-    for name, ratio_ in result["ratios"].items():
-        if "skipped" in ratio_:
-            console.print(f"{name} skipped: {ratio_['skipped']}", markup=False)
+    for name, r in result["ratios"].items():
+        if "skipped" in r:
+            print(f"{name} skipped: {r['skipped']}")
     machine = ", ".join(f"{k} {versions[k]}" for k in ("device", "threads", "torch"))
     parameters = sizes["parameters"]["denoiser"]
     print(f"{result['experiment']}: batches of {sizes['batch_size']}, {parameters:,} parameters; {machine}")
 
 
 def _ratios(ratios: Mapping[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table("", "ratio", "of", *(["processor time"] if any("cpu" in r for r in ratios.values()) else []), "aim")
+    table = _table("", "", "wall clock", "processor", "aim")
     for name, r in ratios.items():
         if "skipped" not in r:
-            cpu = [_spread(r["cpu"])] if "cpu" in r else []
-            table.add_row(name, _spread(r["wall"]), r["meaning"], *cpu, f"<= {r['aim']}" if r["aim"] else "")
+            table.add_row(name, r["meaning"], _spread(r["wall"]), _spread(r.get("cpu")), f"<= {r['aim']}" if r["aim"] else "")
     return table
-
-
-def _spread(x: Mapping[str, float]) -> str:
-    """Median and quartiles: "1.04 (1.02-1.06)"."""
-    return f"{x['median']:.3g} ({x['low']:.3g}-{x['high']:.3g})"
 
 
 def _trainings(trainings: Mapping[str, Any]) -> Any:
+    table = _table("training", "ms a step", "processor", "examples/s", "of peak")
+    for name, x in trainings.items():
+        wall, cpu = (_spread(x[clock], 1000) for clock in ("seconds", "processor_seconds"))
+        share = "" if x["peak_share"] is None else f"{x['peak_share']:.0%}"
+        table.add_row(name, wall, cpu, f"{x['examples_per_second']:.4g}", share)
+    return table
+
+
+def _table(*columns: str) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("training", "ms a step", "examples/s", "of peak")
-    for name, x in trainings.items():
-        milliseconds = {k: 1000 * v for k, v in x["seconds"].items()}
-        share = "" if x["peak_share"] is None else f"{x['peak_share']:.0%}"
-        table.add_row(name, _spread(milliseconds), f"{x['examples_per_second']:.4g}", share)
-    return table
+    return Table(*columns, box=SIMPLE_HEAD)
+
+
+def _spread(x: Mapping[str, float] | None, unit: float = 1.0) -> str:
+    """Median and quartiles.
+
+    >>> _spread({"median": 1.04, "low": 1.02, "high": 1.06})
+    '1.040 (1.020-1.060)'
+    """
+    return "" if x is None else "{} ({}-{})".format(*(number(unit * x[name]) for name in ("median", "low", "high")))
