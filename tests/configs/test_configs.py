@@ -142,7 +142,7 @@ def test_a_folder_of_pictures_trains_like_the_embedded_data(small_data, tmp_path
     experiment = Experiment(config)
     experiment.prepare_data()
     experiment.trainer(Run(tmp_path / "run", config)).fit()
-    assert len(experiment.train) + len(experiment.valid) == 24 and experiment.train.classes == ["a", "b"]
+    assert len(experiment.train) + len(experiment.valid) == 24 and list(experiment.train.classes) == ["a", "b"]
     (tmp_path / "pictures" / "a" / "broken.png").write_text("no picture")
     with pytest.raises(MultigenError, match=r"broken\.png is not a readable image"):
         _ = Experiment(config).train
