@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, cast
 
@@ -21,11 +21,16 @@ from multigen.modality import Dataset, Modality
 from multigen.random import hash64
 from multigen.run import Run
 from multigen.state import Batch, MultigenError
+from multigen.trainer.learned import Learned
 from multigen.trainer.loggers import Logger, open_loggers
 from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
 from multigen.trainer.signals import Interrupted, Signals
 from multigen.trainer.speed import Stopwatch, peak_flops, training_flops
+
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
 
 
 class Observer(Protocol):
@@ -86,7 +91,7 @@ class Trainer:
         modality: Modality[Any],
         run: Run,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: MakeOptimizer,
         steps: int,
         batch_size: int,
         accumulate: int = 1,
@@ -120,26 +125,28 @@ class Trainer:
         self.accelerator = distributed.accelerator(precision, device)
         self.device: torch.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
-        self.loader = Loader(dataset, modality, self._split(), seed, workers, pin=self.device.type == "cuda")
-        self.diffusion = cast(Diffusion, distributed.release(diffusion))
-        self.model: nn.Module = self.accelerator.prepare(self.diffusion)
-        self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
-        self.optimizer = optimizer(self.parameters)
-        self.scaled: Any = self.accelerator.prepare(self.optimizer)  # slower to call: used with fp16 only
-        # a fused optimiser skips a bad step on the device; reading on a CPU whether to skip costs nothing
-        self.skips = self.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        buffers = [name for name, _ in self.diffusion.named_buffers()]
-        self._fixed = {*buffers, *(name.removeprefix("denoiser.") for name in buffers)}
-        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
-        self.meter = Meter(self.device, max_bad_losses, distributed.total, scaled=self.accelerator.scaler is not None)
+        split = Split(batch_size, accumulate, distributed.rank(), distributed.world())
+        self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
+        self._take(diffusion, optimizer, ema)
         for encoder in modality.encoders.values():
             encoder.to(self.device)
         if compile:
             self.diffusion.denoiser.compile()
 
-    def _split(self) -> Split:
-        return Split(self.batch_size, self.accumulate, distributed.rank(), distributed.world())
+    def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, ema: Sequence[float]) -> None:
+        """Bring what is trained to the device, and put around it what training it needs."""
+        self.diffusion = cast(Diffusion, distributed.release(diffusion))
+        self.model: nn.Module = self.accelerator.prepare(self.diffusion)
+        self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
+        self.optimizer = optimizer(self.parameters)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaled: Any = self.accelerator.prepare(self.optimizer)  # slower to call: used with fp16 only
+        # a fused optimiser skips a bad step on the device; reading on a CPU whether to skip costs nothing
+        self.skips = self.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        scaler = self.accelerator.scaler
+        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
+        self.learned = Learned(self.diffusion, self.averages, self.optimizer, scaler)
+        self.meter = Meter(self.device, self.max_bad_losses, distributed.total, scaled=scaler is not None)
 
     # -------------------------------------------------------------------------------------------------------- one step
 
@@ -312,30 +319,11 @@ class Trainer:
         self._saved = self.step
         if not self.main:
             return
-        tensors, values = checkpoint.pack_optimizer(self.optimizer)
-        averages = {average.name: average.module.state_dict() for average in self.averages}
-        files = {"model": self.diffusion.state_dict(), **averages, "optimizer": tensors}
-        self._refuse_poison(files)
-        scaler = self.accelerator.scaler
-        state = {
-            "config": self.run.digest,
-            "order": self._order(),
-            "meter": meter,
-            "optimizer": values,
-            "scaler": scaler.state_dict() if scaler is not None else None,
-        }
-        checkpoint.save(self.run.checkpoints, self.step, files, state, self.keep)
-
-    def _refuse_poison(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Weights may overflow although no loss did: that must not replace a good checkpoint."""
-        for name, tensors in files.items():
-            # buffers may hold infinities on purpose: attention masks
-            floats = {k: x for k, x in tensors.items() if x.is_floating_point() and k not in self._fixed}
-            if not floats:  # an optimiser without a state
-                continue
-            norms = torch._foreach_norm(list(floats.values()), float("inf"))  # () each
-            if bad := [k for k, fine in zip(floats, torch.stack(norms).isfinite().tolist(), strict=True) if not fine]:
-                raise Diverged(f"{bad[0]!r} of {name} is not finite after step {self.step}; {self._last_good()}")
+        if name := self.learned.overflowed():  # although no loss did: that must not replace a good checkpoint
+            raise Diverged(f"{name} is not finite after step {self.step}; {self._last_good()}")
+        files, state = self.learned.pack()
+        own = {"config": self.run.digest, "order": self._order(), "meter": meter}
+        checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep)
 
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""
@@ -356,13 +344,7 @@ class Trainer:
         for name, value in self._order().items():
             if (before := found.state["order"][name]) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
-        checkpoint.restore(self.diffusion, found.tensors("model"), found.path / "model.safetensors")
-        for average in self.averages:
-            path = found.path / f"{average.name}.safetensors"
-            checkpoint.restore(average.module, found.tensors(average.name), path)
-        checkpoint.unpack_optimizer(self.optimizer, found.tensors("optimizer"), found.state["optimizer"])
-        if self.accelerator.scaler is not None and found.state["scaler"]:
-            self.accelerator.scaler.load_state_dict(found.state["scaler"])
+        self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)
         self.step = self._saved = found.step
 
