@@ -28,7 +28,6 @@ from multigen.trainer.progress import Progress
 from multigen.trainer.signals import Interrupted, Signals
 from multigen.trainer.speed import Stopwatch, peak_flops, training_flops
 
-
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 """``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
 
