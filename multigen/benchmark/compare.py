@@ -59,8 +59,9 @@ def compare(groups: Mapping[str, Folders], baseline: str | None = None) -> dict[
             first.
 
     Returns:
-        ``arms`` (runs, seeds, steps), ``measures`` (name -> arm -> values of the runs, mean, std), ``real`` (measures of real
-        data), ``steps_to_baseline`` (see `reaching`), ``curves``, and ``notes``: what makes it unfair or incomplete.
+        ``arms`` (runs, seeds, steps; the baseline first), ``measures`` (name -> arm -> values of the runs, mean, std),
+        ``real`` (measures of real data), ``steps_to_baseline`` (see `reaching`), ``curves``, and ``notes``: what makes it
+        unfair or incomplete.
 
     Raises:
         MultigenError: an arm has no runs, a folder is no run's, or the baseline is unknown.
@@ -69,6 +70,7 @@ def compare(groups: Mapping[str, Folders], baseline: str | None = None) -> dict[
         raise MultigenError(f"arm {empty[0]!r} has no runs")
     runs = {name: [read(folder) for folder in folders] for name, folders in groups.items()}
     base = _baseline(runs, baseline)
+    runs = {base: runs[base]} | runs
     shared = _shared(runs)
     final = {key: {name: [_last(r.series(key)) for r in arm] for name, arm in runs.items()} for key in shared}
     return {

@@ -41,4 +41,7 @@ def _panel(axes: Axes, key: str, arms: Mapping[str, Any], target: float) -> None
     axes.axhline(target, color=LIGHT.ink, linewidth=0.8, linestyle=(0, (2, 3)))
     if all(value > 0 for band in arms.values() for value in band["mean"]):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(which="minor", labelsize=7, length=0, labelcolor=LIGHT.ink)
     dress(axes, f"{key.removeprefix('valid/')} loss, held out", LIGHT, legend=True)

@@ -170,7 +170,7 @@ def folders(tmp_path):
 
 def test_runs_are_compared_by_what_all_of_them_measure(folders):
     found = compare(arms([folders / "*[01]"]))
-    assert found["baseline"] == "vanilla" and list(found["arms"]) == ["guided", "vanilla"]
+    assert found["baseline"] == "vanilla" and list(found["arms"]) == ["vanilla", "guided"]
     assert found["arms"]["guided"]["seeds"] == [0, 1] and found["arms"]["vanilla"]["steps"] == [30, 30]
     assert set(found["measures"]) == {"valid/denoise", "distance"}, "neither totals nor what vanilla does not train on"
     assert found["measures"]["valid/denoise"]["vanilla"]["mean"] == pytest.approx(1.1)

@@ -77,7 +77,7 @@ def test_trained_arms_are_compared(anywhere, capsys):
     assert run(["benchmark", "compare=[runs/*]", "out=compared"]) == 0
     assert run(["benchmark", "compare={a:[runs/repa],b:[runs/vanilla]}", "baseline=a", "out=again"]) == 0
     said = capsys.readouterr().out
-    assert "| points/repa | points/vanilla |" in said and "steps to valid/denoise/point" in said
+    assert "| points/vanilla | points/repa |" in said and "steps to valid/denoise/point" in said
     found = read_json("compared/comparison.json")
     assert found["baseline"] == "points/vanilla" and list(found["curves"]) == ["valid/denoise/point"]
     assert found["curves"]["valid/denoise/point"]["points/repa"]["steps"] == [2, 4]
