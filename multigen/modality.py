@@ -43,7 +43,9 @@ class Encoder(Protocol):
         """The features of each example: value (B, *sites, D), mask (B, *sites). Called without gradient."""
         ...
 
-    def to(self, device: Any) -> Any: ...
+    def to(self, device: Any) -> Any:
+        """Move to a device, in place; return itself."""
+        ...
 
 
 class Modality(Protocol[S]):
@@ -93,7 +95,8 @@ class Metric(Protocol[T]):
 
 def run_encoders(batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
     """Fill in the targets that the batch does not carry yet and drop ``raw``: the core of every `Modality.encode`."""
-    missing = {name: encode(batch) for name, encode in encoders.items() if name not in batch.target}
+    # to where the batch is: a batch of training data and a template that is still on the CPU may ask the same encoder
+    missing = {name: e.to(batch.key.device)(batch) for name, e in encoders.items() if name not in batch.target}
     return batch.replace(target={**batch.target, **missing}, raw={})
 
 

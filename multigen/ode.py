@@ -131,7 +131,7 @@ def log_likelihood(
         velocity, div = _divergence(field, t, state, vectors, exact=divergence == "exact")
         return (*velocity.values(), div)
 
-    times = torch.tensor([start, 0.0], dtype=solver.dtype)  # (2,)
+    times = torch.tensor([start, 0.0], dtype=solver.dtype, device=batch.key.device)  # (2,)
     initial = (*clean.values(), torch.zeros(len(batch), dtype=solver.dtype, device=batch.key.device))
     path = odeint(derivative, initial, times, rtol=solver.rtol, atol=solver.atol, method=solver.method)
     prior = sum((_log_normal(x[-1], batch.free[k]) for k, x in zip(names, path[:-1], strict=True)), torch.zeros(()))  # (B,)

@@ -129,7 +129,8 @@ class Whitened:
         return Features(self.whitening(value), mask)
 
     def to(self, device: Any) -> Whitened:
-        return Whitened(self.encoder.to(device), self.whitening.to(device))
+        self.encoder, self.whitening = self.encoder.to(device), self.whitening.to(device)
+        return self
 
 
 def spec_of(name: str, dataset: Dataset, teacher: Encoder, dtype: str) -> Spec:

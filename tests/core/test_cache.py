@@ -15,7 +15,7 @@ from cache_toys import LAYOUTS, WIDTH, ToyEncoder, ToyModality, Toys, job
 from torch.utils.data import DataLoader
 
 from multigen.alignment import Alignment
-from multigen.cache import Cached, Job, Reader, Storage, Whitened, build, load_teacher, open_cache, prepare, spec
+from multigen.cache import Cached, Job, Reader, Storage, Whitened, Whitening, build, load_teacher, open_cache, prepare, spec
 from multigen.cache.codec import CODECS
 from multigen.denoiser import Output
 from multigen.modality import collate_targets, run_encoders
@@ -301,3 +301,13 @@ def test_targets_that_do_not_fit_together_are_refused() -> None:
 def test_targets_are_padded_as_far_as_asked() -> None:
     value, mask = collate_targets([{"target": {"a": np.ones((2, 3))}}, {"target": {"a": np.ones((4, 3))}}], {"a": (6,)})["a"]
     assert value.shape == (2, 6, 3) and mask.sum(1).tolist() == [2, 4] and value.sum() == 18
+
+
+def test_a_whitened_encoder_follows_the_batch() -> None:
+    """Training, evaluation and templates ask the same teacher, on whichever device they are."""
+    teacher = Whitened(ToyEncoder("pooled"), Whitening(torch.zeros(WIDTH), torch.eye(WIDTH)))
+    batch = job().modality.collate([Toys()[i] for i in range(4)], [0, 1, 2, 3])
+    run_encoders(batch, {"tokens": teacher})
+    assert teacher.to("meta") is teacher and teacher.whitening.mean.device.type == "meta"
+    with pytest.raises(NotImplementedError, match="meta"):  # it is brought back, as far as it can be
+        run_encoders(batch, {"tokens": teacher})
