@@ -85,12 +85,14 @@ def highest(number: int) -> int:
 
 
 def resolve(device: str) -> torch.device:
-    """The device that a name stands for; "auto" is the accelerator if there is one.
+    """The device that a name stands for; "auto" is the accelerator if there is one that computes in float64, as samplers do.
 
     Raises:
         MultigenError: there is no such device here.
     """
     best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if best is not None and best.type == "mps":  # it has no float64
+        best = None
     if device == "auto":
         return best or torch.device("cpu")
     try:

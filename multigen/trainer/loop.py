@@ -71,7 +71,7 @@ class Trainer:
         clip: largest norm of the gradient; None does not clip.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         compile: compile the denoiser with `torch.compile`.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+        device: "auto", "cpu", "cuda", "cuda:1", ...
         workers: processes that prepare batches; 0 prepares them in between.
         seed: of data order, noise and dropout. Initial weights are the caller's.
         checkpoint_every: steps between checkpoints.
