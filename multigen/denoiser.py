@@ -1,4 +1,4 @@
-"""What the core asks of a network, and the two wrappers that turn one network into another."""
+"""What the core asks of a network, and what it gets back."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from multigen.cache.progress import amount
 from multigen.cli.catalogue import experiments
 from multigen.files import data_root, read_json
 
@@ -57,9 +58,4 @@ def _cache(manifest: Path) -> str:
 
 def _size(folder: Path) -> str:
     """Of all files below: "12.3 MB"."""
-    size = float(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()))
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
+    return amount(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()))
