@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from multigen.build import compose, groups, options
@@ -19,7 +21,7 @@ def explain(error: Exception, command: str, arguments: Sequence[str]) -> Multige
         return MultigenError(f"cannot read {error.override!r}: settings are written key=value")
     if isinstance(error, MissingConfigException):
         return _missing(error)
-    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+    if not isinstance(error, (HydraException, OmegaConfBaseException, ValueError)):  # ValueError: a group set to null
         return None
     if "Ambiguous value" in str(error):
         given = str(error).split("'")[1]
@@ -33,12 +35,25 @@ def _missing(error: Any) -> MultigenError:
 
 
 def _unknown_key(command: str, arguments: Sequence[str]) -> MultigenError | None:
-    """An error for the first override that sets a key which the configuration does not have."""
+    """An error for the first override that sets a key which the configuration does not have; None if all have theirs."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     known = groups(command)
     chosen = [a.partition(",")[0] for a in arguments if a.partition("=")[0] in known]  # of a sweep, the first
-    config = compose(command, chosen, resolve=False)
+    try:
+        config = compose(command, [*chosen, *_search_path(arguments)], resolve=False)
+    except (HydraException, OmegaConfBaseException, ValueError):  # the mistake is another one
+        return None
     keys = (a.partition("=")[0] for a in arguments if "=" in a and not a.startswith(("+", "~", "-", "hydra")))
     return next((error for key in keys if key not in known and (error := _absent(key, config, known))), None)
+
+
+def _search_path(arguments: Sequence[str]) -> list[str]:
+    """``--config-dir FOLDER`` as a setting."""
+    words = [word for a in arguments for word in (a.split("=", 1) if a.startswith("-") else [a])]
+    folders = [after for flag, after in pairwise(words) if flag in ("--config-dir", "-cd")]
+    return [f"hydra.searchpath=[file://{Path(x).absolute()}]" for x in folders[-1:] if Path(x).is_dir()]
 
 
 def _absent(key: str, config: dict[str, Any], groups: list[str]) -> MultigenError | None:

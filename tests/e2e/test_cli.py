@@ -59,6 +59,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([*POINTS, "trainer.stepz=3"], ["'trainer.stepz'", "did you mean 'trainer.steps'"]),
     ([*POINTS, "trainr.steps=3"], ["'trainr.steps'", "did you mean 'trainer'"]),
     ([*POINTS, "seed.x=3"], ["'seed' is a single value"]),
+    ([*POINTS, "denoiser=null"], ["group"]),
     ([*POINTS, "seed=1,2"], ["seed=1,2", "-m"]),
     ([*POINTS, "denoiser._target_=modalities.points.denoiser.MPL"], ["denoiser", "MPL", "did you mean 'MLP'"]),
     ([*POINTS, "denoiser._target_=nowhere.MLP"], ["denoiser", "no module 'nowhere'"]),
@@ -149,6 +150,10 @@ def test_a_network_and_an_experiment_of_ones_own(anywhere, capsys, monkeypatch):
     Path("mine/experiment/own.yaml").write_text(f"# @package _global_\n{own}\n")
     assert run(["train", "--config-dir", "mine", "experiment=own", "run=run", *SMALL]) == 0
     assert run(["sample", "run=run", "n=2"]) == 0
+    capsys.readouterr()
+    message = refused(capsys, "train", "--config-dir", "mine", "experiment=own", "trainer.stepz=3")
+    assert "did you mean 'trainer.steps'" in message
+    assert "nowhere" in refused(capsys, "train", "--config-dir=nowhere", "experiment=own")
 
 
 def test_multirun(anywhere, capsys):
