@@ -143,7 +143,9 @@ class Image:
 
 
 def _label_rule(labels: Any, classes: int) -> Tensor | int | None:
-    """Weights Float64 (K,) to draw from, one fixed label, or None for one class after another."""
+    """Weights Float64 (K,) to draw from, one fixed label, or None for one class after another (and where there are none)."""
+    if classes == 0:
+        return None
     if isinstance(labels, str):
         if labels == "balanced":
             return None

@@ -171,3 +171,8 @@ def test_drawing_nothing_is_fine(tmp_path):
 def test_text_survives_the_tensor():
     lines = ["", "fiancées hat", "☃" * 3]
     assert [bytes(row).rstrip(b"\0").decode() for row in encode_text(lines).numpy()] == lines
+
+
+def test_without_classes_there_is_no_label_whatever_the_rule():
+    template = Image(8, classes=0, labels=[3.0, 1.0]).template(range(3), seed=0)
+    assert template.cond == {} and len(template) == 3
