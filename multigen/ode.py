@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from multigen.denoiser import Denoiser
-from multigen.process import Gaussian, Process
+from multigen.process import Gaussian, Process, projected
 from multigen.random import Noise
 from multigen.sampling import Watch, Wrap
 from multigen.state import Batch, MultigenError, State, expand, where
@@ -84,7 +84,7 @@ def velocity_field(denoiser: Denoiser, processes: Mapping[str, Gaussian], templa
         times = dict.fromkeys(processes, rows.float())  # (B,) each
         pred = denoiser({k: x.float() for k, x in noisy.items()}, times, template.cond, template.mask).pred
         velocity = {k: p.velocity(pred[k], noisy[k], rows) for k, p in processes.items()}
-        return {k: where(template.free[k], _project(processes[k], v, template.free[k]), 0 * v) for k, v in velocity.items()}
+        return {k: where(template.free[k], projected(processes[k], v, template.free[k]), 0 * v) for k, v in velocity.items()}
 
     return field
 
@@ -188,7 +188,3 @@ def _gaussians(processes: Mapping[str, Process]) -> dict[str, Gaussian]:
     if other := [k for k, p in processes.items() if not isinstance(p, Gaussian)]:
         raise MultigenError(f"components {other} are not Gaussian and have no ODE; choose a sampler with a grid")
     return {k: p for k, p in processes.items() if isinstance(p, Gaussian)}
-
-
-def _project(process: Gaussian, v: Tensor, free: Tensor) -> Tensor:
-    return v if process.project is None else process.project(v, free)

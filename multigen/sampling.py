@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from multigen.denoiser import Denoiser
-from multigen.process import Discrete, Gaussian, Process
+from multigen.process import Discrete, Gaussian, Process, projected
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State, expand, where
 
@@ -115,7 +115,7 @@ class TwoStage(Protocol):
 
 def _move(process: Gaussian, noisy: Tensor, change: Tensor, free: Tensor) -> Tensor:
     moved = noisy + change  # (B, *sites, *features)
-    return where(free, moved if process.project is None else process.project(moved, free), noisy)
+    return where(free, projected(process, moved, free), noisy)
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,7 @@ class Jump:
         chance = (alpha_s - alpha_t) / (1 - alpha_t).clamp(min=1e-9)  # (B,)
         chance = torch.where((s >= 1) & (t < 1), 1.0, chance)  # (B,); what rests at t = 1 is settled
         u = noise.fold("jump").uniform(noisy.shape[1:], torch.float64)  # (B, *sites)
-        if process.project is not None:
-            proposal, u = process.project(proposal, free), process.project(u, free)  # (B, *sites)
+        proposal, u = projected(process, proposal, free), projected(process, u, free)  # (B, *sites)
         jump = (u < expand(chance, u)) & process.undecided(noisy, free)  # (B, *sites)
         return torch.where(jump, proposal, noisy)  # (B, *sites)
 
@@ -210,8 +209,7 @@ class Jump:
         keep = process.path(back).alpha / process.path(t).alpha.clamp(min=1e-9)  # (B,)
         keep = torch.where(t > 0, keep, 1.0)  # (B,)
         u = noise.fold("keep").uniform(noisy.shape[1:], torch.float64)  # (B, *sites)
-        if process.project is not None:
-            u = process.project(u, free)  # (B, *sites)
+        u = projected(process, u, free)  # (B, *sites)
         fresh = process.prior(noisy, free, noise.fold("prior"))  # (B, *sites)
         return torch.where((u < expand(keep, u)) | ~free, noisy, fresh), back
 
@@ -357,4 +355,4 @@ def _clean(process: Process, noisy: Tensor, pred: Tensor, t: Tensor, free: Tenso
     else:
         assert isinstance(process, Gaussian)
         clean = process.split(pred, noisy, t).clean  # (B, *sites, *features)
-    return where(free, clean if process.project is None else process.project(clean, free), noisy)
+    return where(free, projected(process, clean, free), noisy)

@@ -1,6 +1,6 @@
 """The forward process of one component: how it is corrupted, scored and read."""
 
-from multigen.process.base import Corrupted, Process
+from multigen.process.base import Corrupted, Process, projected
 from multigen.process.discrete import Discrete, Masked, Uniform
 from multigen.process.gaussian import Gaussian
 from multigen.process.geometry import symmetric, zero_com
@@ -16,6 +16,7 @@ __all__ = [
     "Process",
     "SigmoidSNR",
     "Uniform",
+    "projected",
     "symmetric",
     "zero_com",
 ]

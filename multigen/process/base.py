@@ -16,6 +16,18 @@ Couple = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noise, clean, free) -> noise: pairs noise with data, for instance by optimal transport."""
 
 
+class Projected(Protocol):
+    """Whatever lives in a subspace."""
+
+    @property
+    def project(self) -> Project | None: ...
+
+
+def projected(process: Projected, x: Tensor, mask: Tensor) -> Tensor:
+    """`x` restricted to the subspace that the process lives in, if it lives in one."""
+    return x if process.project is None else process.project(x, mask)
+
+
 class Corrupted(NamedTuple):
     """A component at time t and what it came from."""
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from multigen.interpolation import Interpolation, Linear
-from multigen.process.base import Corrupted, Project
+from multigen.process.base import Corrupted, Project, projected
 from multigen.random import Noise
 from multigen.state import MultigenError, expand, masked_mean, where
 
@@ -121,7 +121,7 @@ class Uniform:
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         drawn = noise.integers(self.classes, like.shape[1:])  # (B, *sites)
-        return torch.where(free, _project(self, drawn, free), like)  # (B, *sites)
+        return torch.where(free, projected(self, drawn, free), like)  # (B, *sites)
 
     def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
         return _corrupt(self, clean, t, free, noise)
@@ -145,13 +145,9 @@ def _check(classes: int, score: str) -> None:
         raise MultigenError(f"score is {score!r}; choices are undecided, all")
 
 
-def _project(process: Masked | Uniform, x: Tensor, mask: Tensor) -> Tensor:
-    return x if process.project is None else process.project(x, mask)
-
-
 def _corrupt(process: Masked | Uniform, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
     prior = process.prior(clean, free, noise.fold("prior"))  # (B, *sites)
-    u = _project(process, noise.fold("keep").uniform(clean.shape[1:]), free)  # (B, *sites)
+    u = projected(process, noise.fold("keep").uniform(clean.shape[1:]), free)  # (B, *sites)
     keep = u < expand(process.path(t).alpha, u)  # (B, *sites)
     return Corrupted(where(free & ~keep, prior, clean), clean, prior, free)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multigen.interpolation import Coefficients, Interpolation, Linear
-from multigen.process.base import Corrupted, Couple, Project
+from multigen.process.base import Corrupted, Couple, Project, projected
 from multigen.process.weighting import Weighting
 from multigen.random import Noise
 from multigen.state import MultigenError, expand, masked_mean, where
@@ -69,18 +69,18 @@ class Gaussian:
             raise MultigenError(f"Gaussian: the path {self.path} carries no signal; it suits categorical components")
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
-        return where(free, self._project(noise.normal(like.shape[1:], like.dtype), free), like)
+        return where(free, projected(self, noise.normal(like.shape[1:], like.dtype), free), like)
 
     def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
         clean = clean.to(torch.promote_types(clean.dtype, torch.float32))  # t and small noise would be lost in half precision
-        eps = self._project(noise.normal(clean.shape[1:], clean.dtype), free)  # (B, *sites, *features)
+        eps = projected(self, noise.normal(clean.shape[1:], clean.dtype), free)  # (B, *sites, *features)
         if self.couple is not None:
             eps = self.couple(eps, clean, free)  # (B, *sites, *features)
         c = self._coefficients(t, clean)
         noisy = c.alpha * clean + c.sigma * eps  # (B, *sites, *features)
         if self.jitter > 0:
             extra = noise.fold("jitter").normal(clean.shape[1:], clean.dtype)  # (B, *sites, *features)
-            noisy = noisy + self.jitter * self._project(extra, free)  # (B, *sites, *features)
+            noisy = noisy + self.jitter * projected(self, extra, free)  # (B, *sites, *features)
         return Corrupted(where(free, noisy, clean), clean, eps, free)
 
     def target(self, corrupted: Corrupted, t: Tensor) -> Tensor:
@@ -138,9 +138,6 @@ class Gaussian:
     def _coefficients(self, t: Tensor, like: Tensor) -> Coefficients:
         """Each (B, 1, ...), in the dtype of `like`."""
         return Coefficients(*(expand(c, like) for c in self.path(t.to(like.dtype))))
-
-    def _project(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x if self.project is None else self.project(x, mask)
 
 
 def _scales(c: Coefficients) -> dict[Quantity, Tensor]:

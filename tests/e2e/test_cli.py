@@ -244,10 +244,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def test_two_processes_train_as_one(trained, anywhere):
+    command = [*TORCHRUN, "-m", "multigen.cli", "train", "experiment=points/vanilla", "run=two", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    one, two = ([row["loss"] for row in Run(folder).history() if "loss" in row] for folder in (trained, "two"))
+    assert len(one) == 4 and two == pytest.approx(one, rel=1e-5)
+
+
 def test_two_processes_sample_as_one(trained, anywhere):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = ["sample", "run=run", "n=5", "device=cpu"]
-    command = [*launch, "-m", "multigen.cli", *arguments, "batch_size=1", "out=two"]
+    command = [*TORCHRUN, "-m", "multigen.cli", *arguments, "batch_size=1", "out=two"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("samples of step") == 1
