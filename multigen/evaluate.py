@@ -19,7 +19,7 @@ from torch import nn
 
 from multigen import describe, distributed
 from multigen.cache.encode import spaced
-from multigen.files import atomic_write, write_json
+from multigen.files import atomic_write, make_folder, write_json
 from multigen.modality import Dataset, Metric, Modality
 from multigen.random import keys
 from multigen.run import Run
@@ -267,7 +267,7 @@ def _grids(
     folder: Path, modality: Modality[Any], samples: list[Any], held_out: Dataset | None, device: torch.device | str
 ) -> dict[str, str]:
     """Caption -> picture of samples, and of real data, relative to the run's folder."""
-    (folder / "evaluation").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "evaluation")
     grids = {f"The first {len(samples)} samples, none left out": "evaluation/samples.png"}
     modality.draw(samples, folder / "evaluation/samples.png")
     if held_out is not None:

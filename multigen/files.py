@@ -25,9 +25,14 @@ from multigen.state import MultigenError
 _SUFFIX = ".tmp"
 _REFUSED = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
-    errno.ENAMETOOLONG,
+    errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY,
 }  # fmt: skip
 """What a disk answers when it cannot take a file, through no fault of the program."""
+
+
+def refused(error: OSError) -> bool:
+    """Whether the disk, not the program, is at fault."""
+    return error.errno in _REFUSED
 
 
 @contextmanager
@@ -36,9 +41,18 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSED:
+        if not refused(error):
             raise
-        raise MultigenError(f"cannot write {path}: {os.strerror(error.errno)}") from error
+        raise MultigenError(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_folder(folder: Path | str) -> Path:
+    """Make a folder, and those above it, if it is not there; `MultigenError` naming it if that cannot be done."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MultigenError(f"cannot write {folder}: {error.strerror}") from error
+    return Path(folder)
 
 
 def temporary(path: Path | str) -> Path:
@@ -92,7 +106,7 @@ def atomic_write(path: Path | str, mode: str = "wb", **options: Any) -> Iterator
         options.setdefault("encoding", "utf-8")
     part = temporary(path)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with open(part, mode, **options) as file:
                 yield file

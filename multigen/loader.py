@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from multigen.modality import Dataset, Modality
 from multigen.random import keys
-from multigen.state import Batch, MultigenError
+from multigen.state import Batch, MultigenError, at_least
 
 
 @lru_cache(maxsize=2)
@@ -99,6 +99,7 @@ class Loader:
     ) -> None:
         if len(dataset) < 1:
             raise MultigenError("the training set is empty")
+        at_least(0, workers=workers)
         self.dataset = dataset
         self._source = _MicroBatches(dataset, modality, split, seed)
         self._split, self._workers, self._pin = split, workers, pin

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from multigen import distributed
 from multigen.cache.encode import spaced
 from multigen.evaluate import ranges, real_samples, sample_batches, validation_loss
+from multigen.files import make_folder
 from multigen.modality import Dataset
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ class SampleGrid:
         return {}
 
     def _draw(self, trainer: Trainer, samples: list[Any], step: int) -> None:
-        folder = trainer.run.samples
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(trainer.run.samples)
         trainer.modality.draw(samples, folder / f"step_{step:08d}.png")
         if self.held_out is not None and not (folder / "real.png").is_file():
             real = real_samples(trainer.modality, self.held_out, spaced(len(self.held_out), self.n), trainer.device)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from multigen import describe
-from multigen.files import read_text, remove_temporaries, to_json, write_json, write_text, writing
+from multigen.files import make_folder, read_text, remove_temporaries, to_json, write_json, write_text, writing
 from multigen.state import MultigenError
 
 Config = dict[str, Any]
@@ -121,8 +121,7 @@ class Run:
         Raises:
             MultigenError: another process owns it, it holds another configuration, or it cannot be written.
         """
-        with writing(self.folder):
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        make_folder(self.checkpoints)
         with _lock(self.folder):
             self.check()
             for folder in (self.folder, self.checkpoints, self.samples):

@@ -25,6 +25,13 @@ class MultigenError(Exception):
     """A mistake in what the user gave. The message is one line; the command line prints it and exits with code 2."""
 
 
+def at_least(least: int, **values: int) -> None:
+    """Refuse the first of some named numbers that is smaller."""
+    for name, value in values.items():
+        if value < least:
+            raise MultigenError(f"{name} is at least {least}, got {value}")
+
+
 class Features(NamedTuple):
     """Hidden features of a denoiser, or a frozen encoder's view of the clean data."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from multigen.denoiser import Output, check_taps
 from multigen.nn import ModulatedBlock, TimeEmbedding, modulate, sincos_2d
 from multigen.nn.blocks import init_xavier
-from multigen.state import Features, MultigenError, State
+from multigen.state import Features, MultigenError, State, at_least
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"width": 384, "depth": 12, "heads": 6},
@@ -67,6 +67,8 @@ class SiT(nn.Module):
         label: str = "label",
     ) -> None:
         super().__init__()
+        at_least(1, size=size, patch=patch, channels=channels, width=width, depth=depth, heads=heads)
+        at_least(0, classes=classes, registers=registers)
         if size % patch:
             raise MultigenError(f"SiT: patch {patch} does not divide the image size {size}")
         if width % heads or width % 4:

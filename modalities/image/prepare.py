@@ -170,8 +170,9 @@ def _part(path: Path, drawings: Sequence[str], sizes: Sequence[int]) -> dict[int
             return {s: stored[str(s)] for s in sizes}
     rendered = [render(svg, sizes) for svg in drawings]
     pictures = {s: np.stack([one[s] for one in rendered]) for s in sizes}
+    named: dict[str, Any] = {str(s): a for s, a in pictures.items()}
     with files.atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **{str(s): a for s, a in pictures.items()})
+        np.savez(file, **named)
     return pictures
 
 

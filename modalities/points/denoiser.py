@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multigen.denoiser import Output, check_taps
 from multigen.nn import TimeEmbedding
-from multigen.state import Features, MultigenError, State
+from multigen.state import Features, MultigenError, State, at_least
 
 
 class MLP(nn.Module):
@@ -35,6 +35,7 @@ class MLP(nn.Module):
         depth: int = 3,
     ) -> None:
         super().__init__()
+        at_least(1, width=width, depth=depth)
         self.components, self.vectors, self.classes = list(components), dict(vectors or {"point": 2}), dict(classes or {})
         sizes = self.vectors | self.classes  # what a head returns: numbers, or logits
         if unknown := sorted(set(components) - set(sizes)):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from multigen.build.compose import Config
-from multigen.build.make import make
+from multigen.build.make import call, make
 from multigen.cache import Cached, Storage, load_teacher, open_cache
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
@@ -150,21 +150,18 @@ class Experiment:
         """What trains it in a run's folder."""
         make_trainer = make(self._node("trainer") | {"observers": self.observers}, "trainer")
         settings = {"optimizer": self._make("optimizer"), "seed": self.seed, "device": self.config.get("device", "auto")}
-        try:
-            return make_trainer(self.diffusion, self.train, self.modality, run, **settings)
-        except TypeError as error:
-            raise MultigenError(f"trainer: {error}") from error
+        return call(make_trainer, (self.diffusion, self.train, self.modality, run), settings, "trainer")
 
     @cached_property
     def observers(self) -> list[Observer]:
         """What looks on while training. A partial is given the experiment's own objects by the names of its parameters."""
         made = make(self._node("trainer").get("observers") or {}, "trainer.observers")
-        return [self._completed(observer) if isinstance(observer, partial) else observer for observer in made.values()]
+        return [self._completed(x, f"trainer.observers.{k}") if isinstance(x, partial) else x for k, x in made.items()]
 
-    def _completed(self, observer: partial[Any]) -> Any:
+    def _completed(self, observer: partial[Any], key: str) -> Any:
         own = {"dataset": lambda: self.valid, "held_out": lambda: self._dataset("valid"), "sampler": lambda: self.sampler}
         wanted = set(inspect.signature(observer.func).parameters) - set(observer.keywords)
-        return observer(**{name: get() for name, get in own.items() if name in wanted})
+        return call(observer, (), {name: get() for name, get in own.items() if name in wanted}, key)
 
     @cached_property
     def sampler(self) -> Sampler:

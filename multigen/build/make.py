@@ -7,11 +7,12 @@ needs no Hydra to be sampled from, and a partial is a plain `functools.partial`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
+from multigen.build.kinds import hints, misfit
 from multigen.files import nearest
 from multigen.state import MultigenError
 
@@ -42,14 +43,14 @@ def make(node: Any, key: str) -> Any:
     arguments = make(node.get("_args_", []), f"{key}._args_")
     if node.get("_partial_"):
         return partial(target, *arguments, **settings)
-    return _call(target, arguments, settings, key)
+    return call(target, arguments, settings, key)
 
 
 _DIRECTIVES = {"_target_", "_partial_", "_args_"}
 
 
 def check(node: dict[str, Any], key: str) -> Callable[..., Any]:
-    """The target of a node, which takes every parameter that the node gives.
+    """The target of a node, which takes every parameter that the node gives, and values of their kinds.
 
     >>> check({"_target_": "torch.optim.AdamW", "learning_rate": 0.1}, "optimizer")
     Traceback (most recent call last):
@@ -61,6 +62,9 @@ def check(node: dict[str, Any], key: str) -> Callable[..., Any]:
     taken = _parameters(target)
     if taken is not None and (unknown := sorted(given - set(taken))):
         raise _Placed(f"{key}: {name} has no parameter {unknown[0]!r}: {nearest(unknown[0], taken)}")
+    known = hints(target)
+    if wrong := next((m for k in sorted(known.keys() & given) if (m := misfit(node[k], known[k], f"{key}.{k}"))), None):
+        raise _Placed(wrong)
     return target
 
 
@@ -73,7 +77,8 @@ def _parameters(target: Callable[..., Any]) -> list[str] | None:
     return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else [p.name for p in parameters]
 
 
-def _call(target: Callable[..., Any], arguments: list[Any], settings: dict[str, Any], key: str) -> Any:
+def call(target: Callable[..., Any], arguments: Sequence[Any], settings: Mapping[str, Any], key: str) -> Any:
+    """``target(*arguments, **settings)``; what it refuses is a `MultigenError` that begins with the key."""
     try:
         return target(*arguments, **settings)
     except _Placed:

@@ -23,7 +23,7 @@ from torch import Tensor
 from multigen.cache.encode import Job, spaced
 from multigen.cache.progress import bar, duration
 from multigen.cache.spec import FORMAT, PREPARE, Spec, Storage, cache_root, digest, refuse, slug
-from multigen.files import atomic_write, writing
+from multigen.files import atomic_write, make_folder
 from multigen.modality import Dataset, Encoder
 from multigen.state import Batch, Features, MultigenError
 
@@ -158,8 +158,7 @@ def fit_teacher(job: Job, storage: Storage, root: Path | None = None, log: Calla
         return job.encoder
     keys = _keys(job.dataset, job.encoder, job.name, storage)
     path = _path(keys, root)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             indices = spaced(len(job.dataset), storage.examples)

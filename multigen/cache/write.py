@@ -27,7 +27,7 @@ from multigen.cache.progress import amount, bar, duration
 from multigen.cache.read import shard_path
 from multigen.cache.spec import MANIFEST, PREPARE, Spec, Storage, differences, manifest, refuse
 from multigen.cache.whitening import fit_teacher, spec_of
-from multigen.files import write_json, writing
+from multigen.files import make_folder, write_json
 from multigen.modality import Dataset
 from multigen.state import MultigenError
 
@@ -82,8 +82,7 @@ def begin(folder: Path, spec: Spec, count: int, per_shard: int) -> int:
     """Write the manifest, or go on with the one that is there; returns the examples per shard that it states."""
     from filelock import FileLock
 
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     wanted = asdict(spec) | {"count": count}
     with FileLock(folder.with_suffix(".lock")):
         try:

@@ -80,9 +80,22 @@ def _guarded(action: Callable[[], None], debug: bool) -> int:
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except OSError as error:
+        return _refused(error, debug)
     except Exception as error:
         return _interrupted(error)
     return 0
+
+
+def _refused(error: OSError, debug: bool) -> int:
+    """The exit code of what the disk would not take or give; anything else is a defect and goes on as it came."""
+    from multigen.files import refused
+
+    if not refused(error):
+        raise error
+    if debug:
+        traceback.print_exc()
+    return _fail(f"{error.filename or 'disk'}: {error.strerror}")
 
 
 def _interrupted(error: Exception) -> int:

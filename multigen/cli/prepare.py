@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from multigen.build import plain
 from multigen.build.experiment import Experiment
 from multigen.cache import Job, prepare
+from multigen.cli import settings as own
 from multigen.cli.catalogue import choose
 from multigen.distributed import resolve
 from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
-    settings = plain(config)
+    settings = own.read(config)
     if not settings.get("data"):
         raise MultigenError(f"prepare needs data=NAME or experiment=NAME: {choose('data')}; {choose('experiment')}")
     experiment = Experiment(settings)

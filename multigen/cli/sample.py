@@ -9,22 +9,24 @@ from multigen import distributed
 from multigen.cli.trained import Trained, load
 from multigen.describe import digest
 from multigen.evaluate import ranges, sample_batches
+from multigen.files import make_folder
 
 
 def main(config: Any) -> None:
     model = load(config)
     n, seed = model.settings["n"], model.settings["seed"]
+    folder = folder_of(model)
+    if distributed.rank() == 0:
+        make_folder(folder)  # before the work, which could not be kept otherwise
     mine = distributed.shard(ranges(n, model.settings["batch_size"]))
     e = model.experiment
     batches = sample_batches(e.sampler, e.denoiser, e.processes, e.modality, mine, seed, model.device)
     samples = distributed.gather([sample for drawn, _ in batches for sample in drawn])
     if distributed.rank() == 0:
-        write(samples, model)
+        write(samples, model, folder)
 
 
-def write(samples: list[Any], model: Trained) -> None:
-    folder = folder_of(model)
-    folder.mkdir(parents=True, exist_ok=True)
+def write(samples: list[Any], model: Trained, folder: Path) -> None:
     model.experiment.modality.save(samples, folder)
     picture = model.experiment.modality.draw(samples, folder / "all.png")
     valid = sum(sample is not None for sample in samples)

@@ -10,13 +10,16 @@ from typing import Any
 from multigen import distributed
 from multigen.build import Config, plain
 from multigen.build.experiment import Experiment
+from multigen.cli import settings as own
 from multigen.cli.catalogue import choose
 from multigen.run import Run
 from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
-    settings = resumed(config) if config.resume else plain(config)
+    settings = own.read(config)
+    if settings["resume"]:
+        settings = own.checked(resumed(config))
     if not settings.get("data"):
         raise MultigenError(f"train needs experiment=NAME or resume=RUN: {choose('experiment')}")
     distributed.accelerator(settings["trainer"]["precision"], settings["device"])  # joins the other processes

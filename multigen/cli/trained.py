@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 from multigen import checkpoint, distributed
-from multigen.build import Config, plain
+from multigen.build import Config
 from multigen.build.experiment import Experiment
+from multigen.build.kinds import hints
+from multigen.build.make import check
+from multigen.cli import settings as own
 from multigen.files import nearest
 from multigen.run import Run
 from multigen.state import MultigenError
@@ -34,7 +37,7 @@ def load(config: Any) -> Trained:
     Raises:
         MultigenError: it is no run folder, holds no whole checkpoint, or lacks the weights.
     """
-    settings = plain(config)
+    settings = own.read(config)
     if not settings["run"]:
         raise MultigenError("which run? give run=FOLDER, as `multigen train` named it")
     run = Run(settings["run"])
@@ -78,6 +81,8 @@ def with_given(config: Config, names: Sequence[str]) -> Config:
         return config
     if unknown := sorted(set(names) - set(config.get("processes") or {})):
         raise MultigenError(f"given: {unknown[0]!r} is no component: {nearest(unknown[0], config.get('processes') or {})}")
+    if "grids" not in hints(check(config["sampler"], "sampler")):
+        raise MultigenError(f"given= needs a sampler with a grid, which {config['sampler']['_target_']} has not")
     held = {name: {"_target_": "multigen.sampling.Hold"} for name in names}
     sampler = {**config["sampler"], "grids": {**(config["sampler"].get("grids") or {}), **held}}
     return {**config, "modality": {**config["modality"], "given": list(names)}, "sampler": sampler}

@@ -20,7 +20,7 @@ from multigen.loader import Loader, Split
 from multigen.modality import Dataset, Modality
 from multigen.random import hash64
 from multigen.run import Run
-from multigen.state import Batch, MultigenError
+from multigen.state import Batch, MultigenError, at_least
 from multigen.trainer.learned import Learned
 from multigen.trainer.loggers import Logger, open_loggers
 from multigen.trainer.meter import Meter
@@ -110,9 +110,10 @@ class Trainer:
         observers: Sequence[Observer] = (),
         progress: bool = True,
     ) -> None:
-        _at_least_1(
-            steps=steps, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every, max_bad_losses=max_bad_losses
-        )
+        at_least(1, steps=steps, checkpoint_every=checkpoint_every, keep=keep)
+        at_least(1, log_every=log_every, max_bad_losses=max_bad_losses)
+        for observer in observers:
+            at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
         self.steps, self.batch_size, self.accumulate, self.schedule = steps, batch_size, accumulate, schedule
         self.clip, self.precision, self.seed, self.max_bad_losses = clip, precision, seed, max_bad_losses
         self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
@@ -346,9 +347,3 @@ class Trainer:
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)
         self.step = self._saved = found.step
-
-
-def _at_least_1(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise MultigenError(f"trainer.{name} is at least 1, got {value}")

@@ -31,7 +31,7 @@ def test_atomic_write_keeps_the_old_file_when_the_writer_fails(tmp_path: Path) -
     assert os.listdir(tmp_path) == ["kept.txt"]
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EISDIR])
 def test_a_disk_that_refuses_is_one_line_that_names_the_file(tmp_path: Path, code: int) -> None:
     path = files.write_text(tmp_path / "kept.txt", "old")
     with pytest.raises(MultigenError, match=r"kept\.txt") as raised, files.atomic_write(path, "w"):
@@ -43,6 +43,14 @@ def test_a_disk_that_refuses_is_one_line_that_names_the_file(tmp_path: Path, cod
 def test_other_errors_of_the_writer_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), files.atomic_write(tmp_path / "x"):
         open(tmp_path / "missing").close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    assert files.make_folder(tmp_path / "a" / "b").is_dir() and files.make_folder(tmp_path / "a" / "b")
+    files.write_text(tmp_path / "file", "in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "c"):
+        with pytest.raises(MultigenError, match=f"cannot write {folder}: "):
+            files.make_folder(folder)
 
 
 def test_temporaries_are_found_and_removed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -65,8 +66,37 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([*POINTS, "denoiser._target_=nowhere.MLP"], ["denoiser", "no module 'nowhere'"]),
     ([*POINTS, "+denoiser.widht=3"], ["denoiser", "'widht'", "did you mean 'width'"]),
     ([*POINTS, "processes.point.predict=velo"], ["processes.point", "'velo'", "velocity, clean"]),
-    ([*POINTS, "trainer.steps=0"], ["trainer.steps", "0"]),
-    ([*POINTS, "trainer.steps=many"], ["trainer"]),
+    ([*POINTS, "trainer.steps=0"], ["trainer: steps is at least 1, got 0"]),
+    ([*POINTS, "trainer.steps=many"], ["trainer.steps is 'many', expected int"]),
+    ([*POINTS, "trainer.steps=4.5"], ["trainer.steps is 4.5, expected int"]),
+    ([*POINTS, "trainer.log_every=1.5"], ["trainer.log_every is 1.5, expected int"]),
+    ([*POINTS, "trainer.batch_size=abc"], ["trainer.batch_size is 'abc', expected int"]),
+    ([*POINTS, "trainer.clip=abc"], ["trainer.clip is 'abc', expected float or null"]),
+    ([*POINTS, "trainer.schedule=abc"], ["trainer.schedule is 'abc', expected float or a component"]),
+    ([*POINTS, "trainer.log_to=tensorboard"], ["trainer.log_to is 'tensorboard', expected a list"]),
+    ([*POINTS, "trainer.ema=[0.9,abc]"], ["trainer.ema[1] is 'abc', expected float"]),
+    ([*POINTS, "trainer.workers=-1"], ["trainer: workers is at least 0, got -1"]),
+    ([*POINTS, "trainer.workers=abc"], ["trainer.workers is 'abc', expected int"]),
+    ([*POINTS, "trainer.observers.validation.every=0"], ["Validation.every is at least 1, got 0"]),
+    ([*POINTS, "trainer.observers.samples.every=0"], ["SampleGrid.every is at least 1, got 0"]),
+    ([*POINTS, "trainer.observers.samples.n=0"], ["trainer.observers.samples", "n=0"]),
+    ([*POINTS, "objective.weights.denoise=abc"], ["objective.weights.denoise is 'abc', expected float or a component"]),
+    ([*POINTS, "optimizer.lr=-1"], ["trainer", "learning rate"]),
+    ([*POINTS, "denoiser.width=-4"], ["denoiser: width is at least 1, got -4"]),
+    ([*POINTS, "denoiser.depth=0"], ["denoiser: depth is at least 1, got 0"]),
+    ([*POINTS, "run=[a,b]"], ["run is ['a', 'b'], expected str or null"]),
+    ([*POINTS, "seed=abc"], ["seed is 'abc', expected int"]),
+    ([*POINTS, "run=/proc/x"], ["cannot write /proc/x"]),
+    (["train", "resume=[a,b]"], ["resume is ['a', 'b'], expected str or null"]),
+    (["sample", "run=nowhere", "n=abc"], ["n is 'abc', expected int"]),
+    (["sample", "run=nowhere", "n=2.5"], ["n is 2.5, expected int"]),
+    (["sample", "run=nowhere", "n=0"], ["n is at least 1, got 0"]),
+    (["sample", "run=nowhere", "batch_size=abc"], ["batch_size is 'abc', expected int"]),
+    (["sample", "run=nowhere", "seed=abc"], ["seed is 'abc', expected int"]),
+    (["evaluate", "run=nowhere", "evaluate.n=many"], ["evaluate.n is 'many', expected int or null"]),
+    (["evaluate", "run=nowhere", "evaluate.repeats=-1"], ["evaluate.repeats is at least 0, got -1"]),
+    (["prepare", "experiment=points/repa", "jobs=0"], ["jobs is at least 1, got 0"]),
+    (["prepare", "experiment=points/repa", "workers=null"], ["workers is null, expected int"]),
     ([*POINTS, "device=tpu"], ["'tpu'", "auto"]),
     ([*REPA, "targets=cashed"], ["'cashed'", "did you mean 'cached'"]),
     ([*REPA, "targets=cached"], ["'z'", "not prepared", "multigen prepare experiment=points/repa"]),
@@ -110,6 +140,18 @@ def test_a_damaged_checkpoint_is_named(trained, capsys):
     weights = next(trained.glob("checkpoints/*/ema_*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     assert str(weights) in refused(capsys, "sample", "run=run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["out=/proc/x"], "cannot write /proc/x"),
+        (["out=run/config.yaml"], "cannot write run/config.yaml: File exists"),
+        (["sampler=dopri5", "given=[point]"], "given= needs a sampler with a grid"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_line(arguments, said, trained, capsys):
+    assert said in refused(capsys, "sample", "run=run", "n=2", *arguments)
 
 
 def test_train_go_on_sample_evaluate_report(trained, anywhere, capsys):
@@ -215,6 +257,14 @@ def test_defects_keep_their_traceback(monkeypatch):
     monkeypatch.setattr("multigen.cli.list.experiments", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(["list"])
+
+
+def test_a_disk_that_refuses_is_no_defect(monkeypatch, capsys):
+    def experiments():
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "somewhere")
+
+    monkeypatch.setattr("multigen.cli.list.experiments", experiments)
+    assert "somewhere: Permission denied" in refused(capsys, "list")
 
 
 def test_debug_shows_where_a_mistake_came_from(capsys):

@@ -1,0 +1,46 @@
+"""The settings that belong to a command itself, not to a component: their kinds, and the least that the numbers may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multigen.build import Config, plain
+from multigen.build.kinds import misfit
+from multigen.state import MultigenError, at_least
+
+_KINDS: dict[str, Any] = {
+    "run": str | None,
+    "resume": str | None,
+    "out": str | None,
+    "weights": str | None,
+    "device": str,
+    "seed": int,
+    "n": int,
+    "batch_size": int,
+    "jobs": int,
+    "workers": int,
+    "given": list[str],
+    "evaluate": dict[str, int | None],
+}
+_LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0}
+
+
+def read(config: Any) -> Config:
+    """A command's configuration as plain values.
+
+    Raises:
+        MultigenError: one of the command's own settings is not of its kind, or too small.
+    """
+    return checked(plain(config))
+
+
+def checked(settings: Config) -> Config:
+    """The same settings, if they are of their kinds."""
+    for name, kind in _KINDS.items():
+        if name in settings and (wrong := misfit(settings[name], kind, name)):
+            raise MultigenError(wrong)
+    numbers = settings | {f"evaluate.{k}": x for k, x in (settings.get("evaluate") or {}).items() if x is not None}
+    for name, least in (_LEAST | {"evaluate.n": 1, "evaluate.repeats": 0}).items():
+        if name in numbers:
+            at_least(least, **{name: numbers[name]})
+    return settings
