@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from multigen.build import plain
+from multigen.cli import settings as own
 from multigen.cli import speed
 from multigen.cli.catalogue import choose
 from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
-    settings = plain(config)
+    settings = own.read(config)
     if settings["compare"]:
         compare(settings)
     elif settings.get("data"):

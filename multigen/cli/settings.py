@@ -18,11 +18,14 @@ _KINDS: dict[str, Any] = {
     "n": int,
     "batch_size": int,
     "jobs": int,
+    "rounds": int,
+    "steps": int,
+    "samples": int,
     "workers": int,
     "given": list[str],
     "evaluate": dict[str, int | None],
 }
-_LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0}
+_LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1}
 
 
 def read(config: Any) -> Config:

@@ -42,9 +42,6 @@ RATIOS = {
 
 def main(settings: Config) -> None:
     wanted = _wanted(settings["measure"])
-    for name in ("rounds", "steps", "samples"):
-        if settings[name] < 1:
-            raise MultigenError(f"{name} is at least 1, got {settings[name]}")
     result = measure(settings, wanted)
     show(result)
     if settings["out"]:

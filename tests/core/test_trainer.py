@@ -10,6 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,7 +95,9 @@ def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
         ({"device": "quantum"}, "'quantum'.*'auto'"),
         ({"precision": "fp8"}, "'fp8'.*'bf16'"),
         ({"precision": "fp16"}, "fp16.*CPU"),
-        ({"steps": 0}, r"trainer\.steps"),
+        ({"steps": 0}, r"^steps is at least 1, got 0"),
+        ({"workers": -1}, r"^workers is at least 0, got -1"),
+        ({"observers": [SimpleNamespace(every=0)]}, r"SimpleNamespace\.every is at least 1, got 0"),
         ({"ema": (1.5,)}, r"1\.5"),
         ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
         ({"log_to": ("wandb",)}, "pip install wandb"),

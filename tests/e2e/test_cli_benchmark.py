@@ -60,6 +60,7 @@ def test_mistakes_are_one_line(capsys):
         ("benchmark",): "experiment=NAME or compare=[RUN,RUN]",
         ("benchmark", *SMALL, "measure=[compil]"): "did you mean 'compile'",
         ("benchmark", *SMALL, "rounds=0"): "rounds is at least 1",
+        ("benchmark", *SMALL, "steps=many"): "steps is 'many', expected int",
         ("benchmark", *SMALL, "targets=cached"): "multigen prepare experiment=points/repa",
         ("benchmark", "compare=[nowhere]"): "nowhere is not a run folder",
     }
