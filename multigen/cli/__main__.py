@@ -1,4 +1,4 @@
-"""``accelerate launch -m multigen.cli train ...`` and ``torchrun -m multigen.cli train ...`` start here."""
+"""``torchrun -m multigen.cli train ...`` starts here."""
 
 from multigen.cli.main import main
 
