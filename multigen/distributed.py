@@ -5,6 +5,7 @@ Everything here also works, and costs nothing, when there is only one process.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -129,7 +130,15 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     # a network of the user's may own parameters that no loss reaches; telling the wrapper costs one walk of the graph
     exchange = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=precision, cpu=where.type == "cpu", kwargs_handlers=[exchange])
+    made = Accelerator(mixed_precision=precision, cpu=where.type == "cpu", kwargs_handlers=[exchange])
+    atexit.register(_leave)
+    return made
+
+
+def _leave() -> None:
+    """Leave the group before the process ends: its threads would now and then be cut off, which aborts the process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def release(module: nn.Module) -> nn.Module:
