@@ -90,7 +90,7 @@ def sync_file(path: Path | str) -> None:
 def atomic_write(path: Path | str, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path` for writing; on success it becomes `path`, on failure it disappears.
 
-    >>> with atomic_write("/tmp/example.txt", "w") as file:
+    >>> with atomic_write("example.txt", "w") as file:
     ...     _ = file.write("whole")
 
     Args:

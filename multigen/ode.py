@@ -118,8 +118,8 @@ def log_likelihood(
 
     solver = solver or AdaptiveODE(rtol=1e-5, atol=1e-5)
     gaussians = _gaussians(processes)
-    if projected := [k for k, p in gaussians.items() if p.project is not None]:
-        raise MultigenError(f"log_likelihood: components {projected} live on a subspace; their density is not defined here")
+    if confined := [k for k, p in gaussians.items() if p.project is not None]:
+        raise MultigenError(f"log_likelihood: components {confined} live on a subspace; their density is not defined here")
     if divergence not in ("exact", "hutchinson"):
         raise MultigenError(f"log_likelihood: divergence is {divergence!r}; choices are exact, hutchinson")
     names, field = list(gaussians), velocity_field(denoiser, gaussians, batch)
