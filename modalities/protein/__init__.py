@@ -1,0 +1,1 @@
+"""Protein sequences: designed for a backbone, or made without one."""
