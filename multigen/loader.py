@@ -11,22 +11,15 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from multigen.modality import Dataset, Modality
-from multigen.random import keys
+from multigen.packing import Packed
+from multigen.random import keys, permutation
 from multigen.state import Batch, MultigenError, at_least
-
-
-@lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of an epoch: Long (count,)."""
-    return keys(seed, torch.arange(count), f"order {epoch}").argsort(stable=True)
 
 
 def indices(seed: int, positions: Sequence[int], count: int) -> list[int]:
@@ -74,7 +67,7 @@ class _MicroBatches:
 
     dataset: Dataset
     modality: Modality[Any]
-    split: Split
+    split: Split | Packed
     seed: int
 
     def __getitem__(self, micro: int) -> Batch | MultigenError:
@@ -90,23 +83,30 @@ class Loader:
     """The micro-batches of a run, from any step on.
 
     Args:
+        split: how the examples are cut into micro-batches: so many each, or as many as fill a budget of sites.
         workers: processes that prepare batches ahead; with 0 it is done in between.
         pin: page-locked memory, for transfers that do not wait.
     """
 
     def __init__(
-        self, dataset: Dataset, modality: Modality[Any], split: Split, seed: int = 0, workers: int = 0, pin: bool = False
+        self,
+        dataset: Dataset,
+        modality: Modality[Any],
+        split: Split | Packed,
+        seed: int = 0,
+        workers: int = 0,
+        pin: bool = False,
     ) -> None:
         if len(dataset) < 1:
             raise MultigenError("the training set is empty")
         at_least(0, workers=workers)
         self.dataset = dataset
         self._source = _MicroBatches(dataset, modality, split, seed)
-        self._split, self._workers, self._pin = split, workers, pin
+        self.split, self._workers, self._pin = split, workers, pin
 
     def steps(self, start: int, stop: int) -> Generator[list[Batch], None, None]:
         """The micro-batches of optimiser steps start, ..., stop - 1. Close the iterator to end its workers."""
-        count = self._split.accumulate
+        count = self.split.accumulate
         batches = iter(self._loader(range(start * count, stop * count)))
         try:
             for _ in range(start, stop):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -60,6 +61,12 @@ def keys(seed: int, indices: Sequence[int] | Tensor, stream: str = "") -> Tensor
     """
     index = torch.as_tensor(list(indices) if not isinstance(indices, Tensor) else indices, dtype=torch.long)  # (B,)
     return mix(mix(index * _GAMMA) + hash64(seed, stream))  # (B,)
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which an epoch of training shows its examples: Long (count,)."""
+    return keys(seed, torch.arange(count), f"order {epoch}").argsort(stable=True)
 
 
 class Noise:

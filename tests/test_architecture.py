@@ -18,7 +18,7 @@ LEVELS = [
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets"},
     {"objective", "sampling", "ode"},
     {"alignment", "diffusion"},
-    {"trainer", "loader", "ema", "checkpoint", "distributed", "run", "cache", "evaluate", "report", "observers", "testing"},
+    {"trainer", "loader", "packing", "ema", "checkpoint", "distributed", "run", "cache", "evaluate", "report", "observers", "testing"},
     {"benchmark"},
     {"build"},
     {"cli"},

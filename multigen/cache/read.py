@@ -142,6 +142,7 @@ class Cached:
                 had, wanted = f"{len(reader)} of {reader.spec.dataset!r}", f"{len(dataset)} of {dataset.fingerprint!r}"
                 raise MultigenError(f"cached target {name!r} is of other examples: {had}, not {wanted}")
         self.dataset, self.readers = dataset, dict(readers)
+        self.sizes = getattr(dataset, "sizes", None)
         self.fingerprint = digest({"dataset": dataset.fingerprint} | {name: r.fingerprint for name, r in readers.items()})
 
     def __len__(self) -> int:

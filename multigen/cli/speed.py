@@ -131,7 +131,7 @@ def _sizes(turns: Turns) -> dict[str, Any]:
     trained = {"denoiser": turns.step.diffusion.denoiser, "all": turns.step.diffusion}
     clean = next(turns.step.loader.steps(0, 1))[0].clean
     return {
-        "batch_size": turns.step.batch_size,
+        "batch_size": turns.step.loader.split.batch_size,
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in trained.items()},
         "shapes": {name: list(x.shape[1:]) for name, x in clean.items()},
         "network_evaluations": turns.evaluations,
@@ -154,7 +154,7 @@ def _training(trainer: Trainer, times: Times, steps: int) -> dict[str, Any]:
     seconds, processor = (spread([x / steps for x in clock]) for clock in times)
     batch = trainer.encode(next(trainer.loader.steps(0, 1))[0])
     flops = training_flops(trainer.diffusion, batch, 0)
-    rate, peak = trainer.batch_size / seconds["median"], peak_flops(trainer.device, trainer.precision)
+    rate, peak = trainer.loader.split.batch_size / seconds["median"], peak_flops(trainer.device, trainer.precision)
     return {
         "seconds": seconds,
         "processor_seconds": processor if trainer.device.type == "cpu" else None,

@@ -56,6 +56,10 @@ class Masked:
         smoothing: label smoothing over the K classes.
         elbo: sum over the masked sites with weight alpha' / (1 - alpha), which makes the loss a bound on -log p per site, in
             nats (MDLM, Sahoo et al. 2024, eq. 11). The weight is clamped at ``max_weight``.
+        mask_logit: let the mask's logit compete in the softmax of the loss (and take its share of the smoothing), as REED's
+            published protein model does, instead of giving the mask no probability (MDLM, section 3.2). Never when sampling.
+        divisor: compatibility with losses that are summed over all scored sites of the batch and divided by a constant (2,000
+            in REED's protein model); None takes the mean over each example's sites.
         project: the subspace the component lives in.
     """
 
@@ -65,12 +69,18 @@ class Masked:
     smoothing: float = 0.0
     elbo: bool = False
     max_weight: float = 100.0
+    mask_logit: bool = False
+    divisor: float | None = None
     project: Project | None = None
 
     def __post_init__(self) -> None:
         _check(self.classes, self.score)
         if self.elbo and self.score != "undecided":
             raise MultigenError(f"Masked: the bound scores masked sites only; elbo=true does not go with score={self.score!r}")
+        if self.elbo and (self.mask_logit or self.divisor is not None):
+            raise MultigenError("Masked: elbo=true goes with neither mask_logit nor divisor, which make the loss no bound")
+        if self.divisor is not None and self.divisor <= 0:
+            raise MultigenError(f"Masked: divisor must be positive, got {self.divisor}")
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         return torch.where(free, self.classes, like)  # (B, *sites)
@@ -87,7 +97,17 @@ class Masked:
         return pred[..., : self.classes].float()  # (B, *sites, K)
 
     def loss(self, pred: Tensor, corrupted: Corrupted, t: Tensor) -> Tensor:
-        loss = _cross_entropy(self, pred, corrupted)  # (B,)
+        logits = self.logits(pred)  # (B, *sites, K)
+        if self.mask_logit:
+            if pred.shape[-1] != self.classes + 1:
+                raise MultigenError(
+                    f"Masked({self.classes}): mask_logit=true needs {self.classes + 1} logits, got {pred.shape[-1]}"
+                )
+            logits = pred.float()  # (B, *sites, K + 1)
+        loss = _cross_entropy(self, logits, corrupted)  # (B,)
+        if self.divisor is not None:
+            # the batch's mean of these is the sum over its scored sites / divisor
+            return loss * _scored(self, corrupted).flatten(1).sum(-1) * (len(loss) / self.divisor)
         if not self.elbo:
             return loss
         c = self.path(t)
@@ -135,7 +155,7 @@ class Uniform:
         return pred.float()  # (B, *sites, K)
 
     def loss(self, pred: Tensor, corrupted: Corrupted, t: Tensor) -> Tensor:
-        return _cross_entropy(self, pred, corrupted)
+        return _cross_entropy(self, self.logits(pred), corrupted)
 
 
 def _check(classes: int, score: str) -> None:
@@ -152,10 +172,13 @@ def _corrupt(process: Masked | Uniform, clean: Tensor, t: Tensor, free: Tensor, 
     return Corrupted(where(free & ~keep, prior, clean), clean, prior, free)
 
 
-def _cross_entropy(process: Masked | Uniform, pred: Tensor, corrupted: Corrupted) -> Tensor:
-    """(B,): mean cross-entropy over the scored sites."""
-    logits = process.logits(pred).movedim(-1, 1)  # (B, K, *sites)
+def _scored(process: Masked | Uniform, corrupted: Corrupted) -> Tensor:
+    """Bool (B, *sites)."""
+    return corrupted.free if process.score == "all" else process.undecided(corrupted.noisy, corrupted.free)
+
+
+def _cross_entropy(process: Masked | Uniform, logits: Tensor, corrupted: Corrupted) -> Tensor:
+    """(B,): mean cross-entropy over the scored sites, from logits (B, *sites, K)."""
     clean = torch.where(corrupted.free, corrupted.clean, 0)  # (B, *sites); padding may hold any index
-    loss = F.cross_entropy(logits, clean, reduction="none", label_smoothing=process.smoothing)  # (B, *sites)
-    scored = corrupted.free if process.score == "all" else process.undecided(corrupted.noisy, corrupted.free)
-    return masked_mean(loss, scored)
+    loss = F.cross_entropy(logits.movedim(-1, 1), clean, reduction="none", label_smoothing=process.smoothing)  # (B, *sites)
+    return masked_mean(loss, _scored(process, corrupted))

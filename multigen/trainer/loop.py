@@ -18,6 +18,7 @@ from multigen.diffusion import Diffusion
 from multigen.ema import Ema
 from multigen.loader import Loader, Split
 from multigen.modality import Dataset, Modality
+from multigen.packing import Packed
 from multigen.random import hash64
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, at_least
@@ -65,6 +66,8 @@ class Trainer:
         optimizer: parameters -> optimiser. ``fused=True`` lets an accelerator skip a bad step without being waited for.
         steps: optimiser updates of the whole run.
         batch_size: examples of one update, over all micro-batches and processes.
+        batch_tokens: in its place, sites of one micro-batch of one process, padding included; examples of similar size
+            (``sizes`` of the data set) are put together, see `multigen.packing.Packed`.
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
@@ -92,7 +95,8 @@ class Trainer:
         *,
         optimizer: MakeOptimizer,
         steps: int,
-        batch_size: int,
+        batch_size: int | None = None,
+        batch_tokens: int | None = None,
         accumulate: int = 1,
         schedule: Weight = 1.0,
         ema: Sequence[float] = (0.999,),
@@ -114,7 +118,7 @@ class Trainer:
         at_least(1, log_every=log_every, max_bad_losses=max_bad_losses)
         for observer in observers:
             at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
-        self.steps, self.batch_size, self.accumulate, self.schedule = steps, batch_size, accumulate, schedule
+        self.steps, self.accumulate, self.schedule = steps, accumulate, schedule
         self.clip, self.precision, self.seed, self.max_bad_losses = clip, precision, seed, max_bad_losses
         self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
         self.observers, self.modality, self.run, self._show = observers, modality, run, progress
@@ -125,7 +129,7 @@ class Trainer:
         self.accelerator = distributed.accelerator(precision, device)
         self.device: torch.device = self.accelerator.device
         self.main = self.accelerator.is_main_process
-        split = Split(batch_size, accumulate, distributed.rank(), distributed.world())
+        split = _split(dataset, batch_size, batch_tokens, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, ema)
         for encoder in modality.encoders.values():
@@ -271,10 +275,12 @@ class Trainer:
         """Examples a second since the last reading, and the share of the devices' best."""
         if not self.main:
             return {}
-        rate = (self.step - self._lap) * self.batch_size / self._watch.lap()
+        rate = (self.step - self._lap) * self.loader.split.batch_size / self._watch.lap()
         self._lap = self.step
         share = rate * cast(float, self._flops) / distributed.world()
-        return {"examples_per_second": rate, "peak_share": share, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        padding = {"padding_share": split.padding} if isinstance(split := self.loader.split, Packed) else {}
+        rates = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        return {"examples_per_second": rate, "peak_share": share, **padding, **rates}
 
     def _stop_if_diverged(self) -> None:
         if self.meter.bad < self.max_bad_losses:
@@ -328,7 +334,12 @@ class Trainer:
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""
         dataset = self.loader.dataset
-        return {"seed": self.seed, "batch_size": self.batch_size, "examples": len(dataset), "data": dataset.fingerprint}
+        cut = (
+            {"batch_size": split.batch_size}
+            if isinstance(split := self.loader.split, Split)
+            else {"batch_tokens": split.tokens}
+        )
+        return {"seed": self.seed, **cut, "examples": len(dataset), "data": dataset.fingerprint}
 
     def _resume(self) -> None:
         """Go on from the last checkpoint, or from the beginning if there is none."""
@@ -342,8 +353,23 @@ class Trainer:
         if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
             raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
         for name, value in self._order().items():
-            if (before := found.state["order"][name]) != value:
+            if (before := found.state["order"].get(name)) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)
         self.step = self._saved = found.step
+
+
+def _split(dataset: Dataset, size: int | None, tokens: int | None, accumulate: int, seed: int) -> Split | Packed:
+    """How the run cuts the data: by number of examples or by number of sites."""
+    if (size is None) == (tokens is None):
+        raise MultigenError(f"give batch_size or batch_tokens, one of the two; got {size} and {tokens}")
+    rank, world = distributed.rank(), distributed.world()
+    if size is not None:
+        return Split(size, accumulate, rank, world)
+    assert tokens is not None
+    if (sizes := getattr(dataset, "sizes", None)) is None:
+        raise MultigenError(
+            f"batch_tokens needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
+        )
+    return Packed(sizes, tokens, accumulate, rank, world, seed)

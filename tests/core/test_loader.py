@@ -8,8 +8,8 @@ import pytest
 import torch
 from training_toys import PointModality, Points
 
-from multigen.loader import Loader, Split, indices, permutation
-from multigen.random import keys
+from multigen.loader import Loader, Split, indices
+from multigen.random import keys, permutation
 from multigen.state import Batch, MultigenError
 
 

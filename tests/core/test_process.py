@@ -217,6 +217,8 @@ def test_an_example_is_corrupted_alike_in_any_batch_and_padding():
         (lambda: Masked(1), "at least 2 classes"),
         (lambda: Masked(4, score="some"), "score is 'some'; choices are undecided, all"),
         (lambda: Masked(4, elbo=True, score="all"), "masked sites only"),
+        (lambda: Masked(4, elbo=True, divisor=2000.0), "neither mask_logit nor divisor"),
+        (lambda: Masked(4, divisor=0.0), "divisor must be positive, got 0.0"),
         (lambda: Masked(4).logits(torch.zeros(2, 6)), "the network outputs 6 classes"),
         (lambda: Uniform(4).logits(torch.zeros(2, 5)), "the network outputs 5 classes"),
     ],
@@ -354,3 +356,16 @@ def test_the_bounds_weight_is_clamped():
     corrupted = Corrupted(torch.full((2, 1), 3), clean, clean, clean == 0)
     loss = Masked(3, elbo=True, max_weight=20.0).loss(torch.zeros(2, 1, 3), corrupted, torch.tensor([0.5, 1 - 1e-9]))
     assert loss.tolist() == pytest.approx([2 * math.log(3), 20 * math.log(3)])
+
+
+def test_published_protein_loss():
+    """REED sums the smoothed cross-entropy over 22 classes and all designable residues, and divides by 2,000."""
+    process = Masked(21, score="all", smoothing=0.1, mask_logit=True, divisor=2000.0)
+    clean, free = torch.randint(21, (3, 7)), torch.rand(3, 7) < 0.7  # (B, L) each
+    pred, t = torch.randn(3, 7, 22), torch.full((3,), 0.5)  # (B, L, 22), (B,)
+    loss = process.loss(pred, process.corrupt(clean, t, free, Noise(torch.arange(3))), t)
+    log_p = pred.log_softmax(-1)  # (B, L, 22)
+    each = -0.9 * log_p.gather(-1, clean[..., None])[..., 0] - 0.1 * log_p.mean(-1)  # (B, L)
+    torch.testing.assert_close(loss.mean(), each[free].sum() / 2000)
+    with pytest.raises(MultigenError, match="mask_logit=true needs 22 logits, got 21"):
+        process.loss(pred[..., :21], process.corrupt(clean, t, free, Noise(torch.arange(3))), t)

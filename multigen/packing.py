@@ -1,0 +1,99 @@
+"""Batches of similar sizes under a budget of sites, for examples of very different sizes.
+
+Each epoch is the epoch's own permutation, cut into windows; in a window, examples are sorted by size and packed as long as
+(number of examples) x (largest size) stays within the budget; at last the batches are shuffled. No example is dropped. is a function of (seed, epoch), so a run goes on from any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multigen.random import keys, permutation
+from multigen.state import MultigenError, at_least
+
+
+class Plan(NamedTuple):
+    """One epoch's batches."""
+
+    batches: list[NDArray[np.int64]]
+    """Positions within the epoch, batch by batch."""
+    padding: float
+    """Share of the sites of all batches that are padding."""
+
+
+class Packed:
+    """How the examples of a run are cut into micro-batches with a budget of sites; `multigen.loader.Split` counts examples.
+
+    Args:
+        sizes: (N,), sites of each example.
+        tokens: most sites of one micro-batch of one process, padding included. A larger example is a batch of its own.
+        accumulate: micro-batches of one optimiser step.
+        rank, world: this process and their number.
+        seed: of the order.
+        window: examples that are sorted together: more waste less padding, fewer mix better.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int] | NDArray[np.int64],
+        tokens: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        window: int = 2048,
+    ) -> None:
+        self.sizes = np.asarray(sizes, np.int64)  # (N,)
+        at_least(1, batch_tokens=tokens, accumulate=accumulate, window=window)
+        if not len(self.sizes) or self.sizes.min() < 1:
+            raise MultigenError(f"batches by tokens need examples with at least one site each, got {len(self.sizes)} examples")
+        self.tokens, self.accumulate, self.rank, self.world = tokens, accumulate, rank, world
+        self.seed, self.window = seed, window
+        self._plans: dict[int, Plan] = {}
+        self._ends: list[int] = []
+        first = self.plan(0)
+        self.batch_size: float = len(self.sizes) / len(first.batches) * accumulate * world
+        """Examples of one optimiser step, on average over the first epoch."""
+        self.padding = first.padding
+        """Share of padding in the first epoch."""
+
+    def plan(self, epoch: int) -> Plan:
+        """The batches of an epoch."""
+        if epoch not in self._plans:
+            self._plans = {e: plan for e, plan in self._plans.items() if e >= epoch - 1}  # those before are done with
+            self._plans[epoch] = self._packed(epoch)
+        return self._plans[epoch]
+
+    def positions(self, micro: int) -> list[int]:
+        """This process's positions of the run's `micro`-th micro-batch."""
+        number = micro * self.world + self.rank
+        while not self._ends or self._ends[-1] <= number:
+            self._ends.append((self._ends[-1] if self._ends else 0) + len(self.plan(len(self._ends)).batches))
+        epoch = int(np.searchsorted(self._ends, number, "right"))
+        before = self._ends[epoch - 1] if epoch else 0
+        return (self.plan(epoch).batches[number - before] + epoch * len(self.sizes)).tolist()
+
+    def _packed(self, epoch: int) -> Plan:
+        sizes = self.sizes[permutation(self.seed, epoch, len(self.sizes)).numpy()]  # (N,) in the epoch's order
+        batches = [
+            batch
+            for start in range(0, len(sizes), self.window)
+            for batch in _pack(sizes[start : start + self.window], start, self.tokens)
+        ]
+        order = keys(self.seed, range(len(batches)), f"batches {epoch}").argsort(stable=True)
+        held = sum(len(batch) * int(sizes[batch].max()) for batch in batches)
+        return Plan([batches[i] for i in order.tolist()], 1 - float(sizes.sum()) / held)
+
+
+def _pack(sizes: NDArray[np.int64], start: int, tokens: int) -> list[NDArray[np.int64]]:
+    """Positions start .. start + len(sizes), in batches of ascending size."""
+    batches: list[list[int]] = []
+    for i in np.argsort(sizes, kind="stable").tolist():
+        if not batches or (len(batches[-1]) + 1) * sizes[i] > tokens:
+            batches.append([])
+        batches[-1].append(start + i)
+    return [np.asarray(batch, np.int64) for batch in batches]  # (n,) each
