@@ -50,3 +50,22 @@ def check_taps(asked: Collection[str], available: Collection[str]) -> None:
     """Raise `MultigenError` for taps that a network does not have."""
     if unknown := sorted(set(asked) - set(available)):
         raise MultigenError(f"the network has no tap {', '.join(map(repr, unknown))}; {nearest(unknown[0], available)}")
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A denoiser that can do once what depends on its conditions alone. Samplers ask for it before their loop."""
+
+    def prepare(self, cond: State, mask: State) -> State:
+        """`cond` with what was computed from it added; a call that is given it returns what it would return without."""
+        ...
+
+
+def prepared(denoiser: Denoiser, cond: State, mask: State) -> State:
+    """`cond`, prepared if the denoiser can."""
+    return denoiser.prepare(cond, mask) if isinstance(denoiser, Preparing) else cond
+
+
+def is_timeless(denoiser: object) -> bool:
+    """Whether a network says that it does not read the time (attribute ``timeless``)."""
+    return bool(getattr(denoiser, "timeless", False))

@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from multigen.denoiser import Denoiser, Output
+from multigen.denoiser import Denoiser, Output, is_timeless, prepared
 from multigen.state import MultigenError, State, expand, masked_mean, where
+
+_WEAK = "weak."
+"""Before the names of the weak network's prepared conditions."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,24 @@ class Guided:
     def null(self, cond: State) -> State:
         return self.denoiser.null(cond)
 
+    @property
+    def timeless(self) -> bool:
+        """Guidance in an interval is a function of the time, whatever the networks are."""
+        networks = (self.denoiser, self.guidance.weak or self.denoiser)
+        return tuple(self.guidance.interval) == (0, 1) and all(map(is_timeless, networks))
+
+    def prepare(self, cond: State, mask: State) -> State:
+        """The conditions of both networks; the weak one's under names of their own."""
+        weak = self._weak_cond(cond)
+        weak = prepared(self.guidance.weak or self.denoiser, weak, mask)
+        return {**prepared(self.denoiser, cond, mask), **{f"{_WEAK}{k}": x for k, x in weak.items()}}
+
+    def _weak_cond(self, cond: State) -> State:
+        """As prepared, or made now."""
+        if ready := {k.removeprefix(_WEAK): x for k, x in cond.items() if k.startswith(_WEAK)}:
+            return ready
+        return cond if self.guidance.weak is not None else self.denoiser.null(cond)
+
     def __call__(
         self,
         noisy: State,
@@ -62,7 +83,8 @@ class Guided:
         prev: State | None = None,
         taps: Collection[str] = (),
     ) -> Output:
-        strong = self.denoiser(noisy, t, cond, mask, prev=prev, taps=taps)
+        own = {k: x for k, x in cond.items() if not k.startswith(_WEAK)}
+        strong = self.denoiser(noisy, t, own, mask, prev=prev, taps=taps)
         low, high = self.guidance.interval
         inside = {k: (t[k] >= low) & (t[k] <= high) for k in strong.pred}  # (B,) each
         # asking costs a wait for the device, so it is asked only where an interval can spare an evaluation
@@ -73,9 +95,8 @@ class Guided:
         return strong._replace(pred={k: where(inside[k], pred[k], strong.pred[k]) for k in pred})
 
     def _weak(self, noisy: State, t: State, cond: State, mask: State, prev: State | None) -> Output:
-        if self.guidance.weak is not None:
-            return self.guidance.weak(noisy, t, cond, mask, prev=prev)
-        return self.denoiser(noisy, t, self.denoiser.null(cond), mask, prev=prev)
+        network = self.denoiser if self.guidance.weak is None else self.guidance.weak
+        return network(noisy, t, self._weak_cond(cond), mask, prev=prev)
 
     def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
         g = self.guidance

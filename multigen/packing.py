@@ -1,7 +1,8 @@
 """Batches of similar sizes under a budget of sites, for examples of very different sizes.
 
 Each epoch is the epoch's own permutation, cut into windows; in a window, examples are sorted by size and packed as long as
-(number of examples) x (largest size) stays within the budget; at last the batches are shuffled. No example is dropped. is a function of (seed, epoch), so a run goes on from any step.
+(number of examples) x (largest size) stays within the budget; at last the batches are shuffled. No example is dropped, and
+everything is a function of (seed, epoch), so a run goes on from any step.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from multigen.denoiser import Denoiser
+from multigen.denoiser import Denoiser, prepared
 from multigen.process import Discrete, Gaussian, Process, projected
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State, expand, where
@@ -260,11 +261,13 @@ class Sampler:
         Args:
             denoiser: in evaluation mode, on the template's device.
             processes: component -> process, as trained.
-            template: shapes, masks, conditions, keys; `clean` is read where a site is not free.
+            template: shapes, masks, conditions, keys; `clean` is read where a site is not free. ``cond["NAME.bias"]`` is added
+                to the logits of a categorical component.
             watch: called after every step.
         """
         network = self.guide(denoiser) if self.guide is not None else denoiser
         steppers = {k: self._stepper(k, p) for k, p in processes.items()}
+        template = template.replace(cond=prepared(network, template.cond, template.mask))
         two_stage = [k for k, stepper in steppers.items() if isinstance(stepper, TwoStage)]
         noise = Noise(template.key).fold("sample")
         times = self._times(processes)
@@ -316,7 +319,8 @@ class Sampler:
 
     def _predict(self, network: Denoiser, noisy: State, t: State, template: Batch, prev: State | None) -> State:
         prev = prev if self.self_conditioning else None
-        return network(_single(noisy), _single(t), template.cond, template.mask, prev=prev).pred
+        pred = network(_single(noisy), _single(t), template.cond, template.mask, prev=prev).pred
+        return {k: biased(x, k, template.cond) for k, x in pred.items()}
 
     def _correct(
         self,
@@ -337,6 +341,14 @@ class Sampler:
                 mended = stepper.correct(process, before[k], pred[k], landed[k], again[k], t[k], s[k], template.free[k])
                 done[k] = where(s[k] < 1, mended, landed[k])
         return done
+
+
+def biased(pred: Tensor, name: str, cond: State) -> Tensor:
+    """Logits (B, *sites, K or K + 1), plus ``cond["NAME.bias"]`` (B, *sites, K) if there is one: -inf forbids a class."""
+    bias = cond.get(f"{name}.bias")
+    if bias is None:
+        return pred
+    return pred + F.pad(bias.to(pred.dtype), (0, pred.shape[-1] - bias.shape[-1]))  # (B, *sites, K or K + 1)
 
 
 def _rows(time: float, template: Batch) -> Tensor:
