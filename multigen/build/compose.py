@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def plain(config: Any, resolve: bool = True) -> Config:
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+    OmegaConf.register_new_resolver("times", operator.mul, replace=True)  # ${times:2,${denoiser.width}}
     try:
         found = OmegaConf.to_container(config, resolve=resolve)
     except InterpolationToMissingValueError as error:

@@ -55,7 +55,7 @@ def test_experiment_runs(name, small_data, tmp_path):
     assert any("valid" in row for row in logged)
     template = experiment.modality.template([0, 1], seed=0)
     state = experiment.sampler(experiment.denoiser.eval(), experiment.processes, template)
-    assert set(state) == set(config["processes"])
+    assert set(state) >= set(config["processes"])
     assert all(sample is not None for sample in experiment.modality.decode(state, template))
 
 

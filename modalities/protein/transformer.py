@@ -1,0 +1,94 @@
+"""A network of sequences without a structure: the core's transformer over residues, told the length and no time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from modalities.protein.alphabet import MASK
+from multigen.denoiser import Output, check_taps
+from multigen.nn.blocks import ModulatedBlock, TimeEmbedding, init_xavier, modulate, sincos_1d
+from multigen.state import Features, MultigenError, State, at_least
+
+_LONG = 1024.0
+"""Lengths are embedded as a share of this."""
+
+
+class SequenceTransformer(nn.Module):
+    """Logits of every residue from those that are visible (masked diffusion needs no time: Sahoo et al. 2024).
+
+    Args:
+        width: D.
+        depth: number of blocks.
+        heads: attention heads; divides the width.
+        mlp_ratio: of the feed-forward parts.
+        qk_norm: normalise queries and keys.
+        tokens: of the sequence, the mask among them; also the number of logits.
+        component: name of the sequence.
+
+    The only condition is the length, which the mask says. Taps: ``block1`` ..., (B, L, D) after that many blocks.
+    """
+
+    timeless = True
+
+    def __init__(
+        self,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 3,
+        mlp_ratio: float = 4.0,
+        qk_norm: bool = False,
+        tokens: int = MASK + 1,
+        component: str = "sequence",
+    ) -> None:
+        super().__init__()
+        at_least(1, width=width, depth=depth, heads=heads, tokens=tokens)
+        if width % heads or width % 2:
+            raise MultigenError(f"SequenceTransformer: width {width} must be even and a multiple of the {heads} heads")
+        self.width, self.component = width, component
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.head = nn.Linear(width, tokens)
+        init_xavier(self)
+        self.embed = nn.Embedding(tokens, width)
+        self.length = TimeEmbedding(width, scale=_LONG)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        for block in self.blocks:
+            block.init_zero()  # type: ignore[operator]
+        for layer in (self.modulation[1], self.head):
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    @property
+    def tap_names(self) -> list[str]:
+        return [f"block{i + 1}" for i in range(len(self.blocks))]
+
+    def null(self, cond: State) -> State:
+        return cond
+
+    def forward(
+        self,
+        noisy: State,
+        t: State,
+        cond: State,
+        mask: State,
+        prev: State | None = None,
+        taps: Collection[str] = (),
+    ) -> Output:
+        check_taps(taps, self.tap_names)
+        real = mask[self.component]  # (B, L)
+        tokens = noisy[self.component]  # (B, L)
+        place = torch.arange(tokens.shape[1], device=tokens.device)  # (L,)
+        x = self.embed(tokens) + sincos_1d(self.width, place).to(self.embed.weight.dtype)  # (B, L, D)
+        c = self.length(real.sum(1) / _LONG)  # (B, D)
+        seen: dict[str, Features] = {}
+        for name, block in zip(self.tap_names, self.blocks, strict=True):
+            x = block(x, c, real)  # (B, L, D)
+            if name in taps:
+                seen[name] = Features(x, real)
+        shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
+        logits = self.head(modulate(self.norm(x), shift, scale))  # (B, L, K)
+        return Output({self.component: logits}, seen)
