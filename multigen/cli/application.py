@@ -52,11 +52,17 @@ def run(command: str, arguments: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="multigen-") as scratch:
         try:
-            _hydra(command, [f"hydra.sweep.dir={scratch}", *_settings_first(arguments)])
+            _hydra(command, [f"hydra.sweep.dir={scratch}", *_settings_first(_open(arguments, command))])
         except _Escape as escape:
             raise escape.cause from escape.cause.__cause__
         except Exception as error:
             raise (explain(error, command, arguments) or error) from error
+
+
+def _open(arguments: Sequence[str], command: str) -> list[str]:
+    """Where a run brings the modality, ``modality.KEY=VALUE`` changes a key that is not known before the run is read."""
+    of_run = command in ("sample", "evaluate")
+    return [f"++{a}" if of_run and a.startswith("modality.") else a for a in arguments]
 
 
 def _settings_first(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 COMMANDS = {
     "list": "experiments, modalities, and what is prepared",
@@ -45,8 +45,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    width = max(map(len, COMMANDS))
-    return _USAGE.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()))
+    known = {**COMMANDS, **{name: command.help for name, command in _extra().commands().items()}}
+    width = max(map(len, known))
+    return _USAGE.format(commands="\n".join(f"  {name:{width}}  {text}" for name, text in known.items()))
+
+
+def _extra() -> Any:
+    """Kept out of what is imported to print a version."""
+    return import_module("multigen.cli.extra")
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
@@ -57,11 +63,15 @@ def _dispatch(arguments: Sequence[str]) -> None:
         print(f"multigen {import_module('multigen').__version__}")
         return
     command, *overrides = arguments
-    if command not in COMMANDS:
-        close = get_close_matches(command, COMMANDS, n=1)
+    if command in COMMANDS:
+        import_module("multigen.cli.application").run(command, overrides)
+    elif command in (extra := _extra().commands()):
+        _extra().run(extra[command], overrides)
+    else:
+        known = [*COMMANDS, *extra]
+        close = get_close_matches(command, known, n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
-        raise SystemExit(_fail(f"unknown command {command!r}: {guess}commands are {', '.join(COMMANDS)}"))
-    import_module("multigen.cli.application").run(command, overrides)
+        raise SystemExit(_fail(f"unknown command {command!r}: {guess}commands are {', '.join(known)}"))
 
 
 def _guarded(action: Callable[[], None], debug: bool) -> int:

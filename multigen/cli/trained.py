@@ -43,6 +43,7 @@ def load(config: Any) -> Trained:
     run = Run(settings["run"])
     stored = run.stored()
     device = distributed.accelerator("no", settings["device"]).device
+    stored["modality"] = {**(stored.get("modality") or {}), **(settings.get("modality") or {})}
     stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings["sampler"]), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
     found = newest(run)
