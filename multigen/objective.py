@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from multigen.curriculum import Weight, weight_at
 from multigen.denoiser import Output
-from multigen.process import Corrupted, Process
+from multigen.process import Corrupted, Masked, Process
 from multigen.random import Noise
-from multigen.state import Batch, Features, MultigenError, State
+from multigen.state import Batch, Features, MultigenError, State, masked_mean
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,41 @@ class Denoising:
 
     def _loss(self, ctx: Context, name: str) -> Tensor:
         return ctx.processes[name].loss(ctx.output.pred[name], ctx.corrupted[name], ctx.t[name])  # (B,)
+
+
+class Recall:
+    """How well a masked component is recalled: for logs, with weight 0.
+
+    Each masked site counts 1 / (1 - alpha(t)), so that the mean over times is the mean over all numbers of masked sites. Part
+    ``nll`` is then the bound on -log p per site in nats (MDLM, Sahoo et al. 2024, eq. 11), without smoothing; its exponential
+    is a perplexity. Part ``accuracy`` is the share of likeliest classes that are right, weighted alike.
+
+    Args:
+        component: name of the component, whose process is `Masked`.
+    """
+
+    taps: frozenset[str] = frozenset()
+
+    def __init__(self, component: str) -> None:
+        self.component = component
+
+    @torch.no_grad()
+    def __call__(self, ctx: Context) -> dict[str, Tensor]:
+        process = ctx.processes.get(self.component)
+        if not isinstance(process, Masked):
+            masked = sorted(k for k, p in ctx.processes.items() if isinstance(p, Masked))
+            raise MultigenError(f"Recall needs a masked component, not {self.component!r}; masked are {masked}")
+        noisy, clean, _, free = ctx.corrupted[self.component]
+        log_p = process.logits(ctx.output.pred[self.component]).log_softmax(-1)  # (B, *sites, K)
+        open_ = process.undecided(noisy, free)  # (B, *sites)
+        truth = torch.where(open_, clean, 0)  # (B, *sites)
+        nll = -log_p.gather(-1, truth[..., None])[..., 0]  # (B, *sites)
+        right = (log_p.argmax(-1) == truth).float()  # (B, *sites)
+        weight = 1 / (1 - process.path(ctx.t[self.component]).alpha).clamp(min=1e-3)  # (B,)
+        return {
+            "nll": weight * masked_mean(torch.where(open_, nll, 0), free),  # (B,)
+            "accuracy": weight * masked_mean(torch.where(open_, right, 0), free),  # (B,)
+        }
 
 
 class Objective(nn.Module):

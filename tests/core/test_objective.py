@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -10,8 +12,8 @@ from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
 from multigen.denoiser import Output
 from multigen.nn import MLPProjector
-from multigen.objective import Context, Denoising, Objective
-from multigen.process import Gaussian
+from multigen.objective import Context, Denoising, Objective, Recall
+from multigen.process import Gaussian, Masked
 from multigen.random import Noise, keys
 from multigen.state import Batch, Features, MultigenError
 
@@ -152,3 +154,33 @@ def test_bad_input_is_named(make, words):
 def with_pred(ctx: Context, *names: str) -> Context:
     output = ctx.output._replace(pred={k: ctx.output.pred[k] for k in names})
     return Context(ctx.batch, ctx.processes, ctx.t, ctx.corrupted, output, ctx.noise)
+
+
+def masked_context(pred: torch.Tensor, t: torch.Tensor) -> Context:
+    key = keys(0, range(len(t)))
+    free = torch.ones(pred.shape[:2], dtype=torch.bool)  # (B, L)
+    clean = {"x": Noise(key).integers(3, pred.shape[1:2])}  # (B, L)
+    batch, process = Batch(clean, {"x": free}, {"x": free}, key), Masked(3)
+    corrupted = {"x": process.corrupt(clean["x"], t, free, Noise(key))}
+    return Context(batch, {"x": process}, {"x": t}, corrupted, Output({"x": pred}, {}), Noise(key))
+
+
+def test_recall_is_unbiased_and_free_of_smoothing():
+    """A prediction that knows nothing has -log p = log K at every time, and accuracy 1 / K, however many sites are masked."""
+    times = torch.linspace(0.01, 0.99, 4000)  # (B,)
+    parts = Recall("x")(masked_context(torch.zeros(4000, 8, 3), times))
+    assert parts["nll"].mean().item() == pytest.approx(math.log(3), rel=0.03)
+    assert parts["accuracy"].mean().item() == pytest.approx(1 / 3, rel=0.1)
+    ctx = masked_context(torch.zeros(4000, 8, 3), times)
+    perfect = nn.functional.one_hot(ctx.batch.clean["x"], 3) * 50.0
+    sure = Recall("x")(masked_context(perfect, times))
+    assert sure["nll"].max() < 1e-4 and sure["accuracy"].mean().item() == pytest.approx(1, rel=0.03)
+
+
+def test_recall_weighs_nothing_and_wants_a_masked_component():
+    ctx = masked_context(torch.randn(5, 8, 3, requires_grad=True), torch.full((5,), 0.4))
+    losses = Objective({"denoise": Denoising(), "recall": Recall("x")}, {"recall": 0.0})(ctx, 0)
+    assert torch.equal(losses.total, Objective({"denoise": Denoising()})(ctx, 0).total)
+    assert set(losses.parts) == {"denoise/x", "recall/nll", "recall/accuracy"}
+    with pytest.raises(MultigenError, match=r"Recall needs a masked component, not 'a'; masked are \[\]"):
+        Recall("a")(context())
