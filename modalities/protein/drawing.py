@@ -130,7 +130,7 @@ class Canvas:
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
         self._boxes: list[NDArray[np.float64]] = []
         self._faces: list[NDArray[np.float64]] = []
-        self._letters: list[tuple[str, NDArray[np.float64], float, NDArray[np.float64]]] = []
+        self._letters: list[tuple[str, NDArray[Any], float, NDArray[Any]]] = []
 
     def place(self, length: int, title: str, facts: str) -> None:
         """Begin a block of this many residues, beside the last one or below all."""
@@ -196,7 +196,7 @@ class Canvas:
         for x, y, words, style in self._texts:
             axes.text(x, y, words, **{"va": "center", "fontsize": 8, "color": SOFT, "parse_math": False, **style})
         boxes, faces = np.concatenate(self._boxes), np.concatenate(self._faces)  # (cells, 4, 2), (cells, 3)
-        axes.add_collection(PolyCollection(boxes, facecolors=faces, linewidths=0), autolim=False)
+        axes.add_collection(PolyCollection(list(boxes), facecolors=faces, linewidths=0), autolim=False)
         palette.write_letters(
             axes,
             "".join(text for text, *_ in self._letters),
