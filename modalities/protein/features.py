@@ -6,6 +6,8 @@ residues, and their separation along the chain.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -153,9 +155,11 @@ def distances(backbone: Tensor, known: Tensor, neighbours: Tensor) -> Tensor:
 
 def radial(length: Tensor) -> Tensor:
     """exp(-((d - mu) / sigma)^2) for 16 mu from 2 to 22 Angstrom and sigma = 20 / 16: (...) -> (..., 16)."""
-    centre = torch.linspace(_LEAST, _MOST, _BASES, dtype=length.dtype, device=length.device)  # (16,)
-    x = length[..., None] - centre  # (..., 16)
-    return x.mul_(_BASES / (_MOST - _LEAST)).square_().neg_().exp_()  # (..., 16)
+    # a power of 2 is several times quicker than one of e; the clamp (2^-121) keeps clear of subnormal numbers, which are slow
+    scale = math.sqrt(math.log2(math.e)) * _BASES / (_MOST - _LEAST)
+    centre = torch.linspace(_LEAST * scale, _MOST * scale, _BASES, dtype=length.dtype, device=length.device)  # (16,)
+    x = (length * scale)[..., None] - centre  # (..., 16)
+    return x.clamp_(-11, 11).square_().neg_().exp2_()  # (..., 16)
 
 
 class RadialLinear(torch.autograd.Function):

@@ -86,10 +86,12 @@ def _settle(key: tuple[int, str], atoms: Sequence[Atom]) -> Residue | None:
     names = [name for name in dict.fromkeys(atom.residue for atom in atoms) if _is_amino_acid(name, atoms)]
     if not names:
         return None
-    name, conformer = _best([atom for atom in atoms if atom.residue in names])
+    atoms = [atom for atom in atoms if atom.residue in names]
+    sites = {(atom.place, atom.conformer) for atom in atoms}
+    if len(atoms) - len(sites) > 1:  # one is a slip of the file's author
+        raise Twice(f"{names[0]} {label(key)}")
+    name, conformer = _best(atoms)
     own = [atom for atom in atoms if atom.residue == name]
-    if len(own) - len({(atom.place, atom.conformer) for atom in own}) > 1:  # one is a slip of the file's author
-        raise Twice(f"{name} {label(key)}")
     loose = own[0].hetero and (name not in _letters() or name in NAMES.values())
     return Residue(*key, _letters().get(name, "X"), loose, _positions(own, conformer))
 

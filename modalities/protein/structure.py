@@ -116,7 +116,7 @@ def read_structure(path: str | Path, chains: str | Sequence[str] | None = None, 
 
 
 def _check_backbone(path: Path, chain: str, backbone: NDArray[np.float32]) -> None:
-    known = np.isfinite(backbone).all(-1)  # (L, 4)
+    known = np.all(np.isfinite(backbone), axis=-1)  # (L, 4)
     if not known[:, CA].any():
         raise MultigenError(f"{path}: chain {chain} has no CA atom")
     if not known[:, [N, CA, C]].all(-1).any():
