@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -80,6 +80,20 @@ class Modality(Protocol[S]):
 
     def draw(self, samples: Sequence[S | None], path: Path) -> Path:
         """Draw samples into one picture (PNG) for reports."""
+        ...
+
+
+@runtime_checkable
+class Reported(Protocol):
+    """What the class of a `Modality` may add for the readers of reports."""
+
+    @staticmethod
+    def parts() -> Sequence[Callable[[Any], Any]]:
+        """Parts of a run's page, see `multigen.report.Part`: functions from a record to a section, or to None.
+
+        Asked of the class, so that a page is written without data, network or teacher. What a part shows, a metric wrote into
+        the run's folder.
+        """
         ...
 
 

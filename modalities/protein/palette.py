@@ -57,14 +57,16 @@ def colours(sequence: str, share: float = 1.0) -> NDArray[np.float64]:
     return table[tokens(sequence)]
 
 
+SCALE = ("#e8702a", "#f6c945", "#7cc8e8", "#1d5fbf")
+"""Colours of a confidence from 0 to 1, in the order that predicted structures are commonly shown in: orange to blue."""
+
+
 @cache
 def scale() -> LinearSegmentedColormap:
-    """From pale (0) to dark (1): colours of a confidence."""
-    import matplotlib
+    """`SCALE` as a colour map."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    shades = matplotlib.colormaps["YlGnBu"](np.linspace(0.22, 1, 64))  # (64, 4)
-    return LinearSegmentedColormap.from_list("confidence", list(shades))
+    return LinearSegmentedColormap.from_list("confidence", list(SCALE))
 
 
 @cache

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from multigen import checkpoint, describe, distributed
+from multigen.cli.report import report
 from multigen.cli.trained import Trained, load, overlaid
 from multigen.evaluate import evaluate, validation_loss
-from multigen.report import write_report
 
 
 def main(config: Any) -> None:
@@ -30,7 +30,7 @@ def main(config: Any) -> None:
     )
     if distributed.rank() == 0:
         show(result)
-        print(f"report: {write_report(model.run.folder)}")
+        print(f"report: {report(model.run.folder)}")
 
 
 def about(model: Trained) -> dict[str, Any]:

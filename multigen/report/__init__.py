@@ -1,4 +1,7 @@
-"""A run, or several, as one HTML file that needs nothing else: no network, no script; light or dark as the reader prefers."""
+"""A run, or several, as one HTML file that needs nothing else and loads nothing; light or dark as the reader prefers.
+
+Without structures to turn (see `multigen.report.viewer`) there is no script in it either.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from multigen.files import write_text
+from multigen.report import viewer
 from multigen.report.blocks import Section
 from multigen.report.record import Record, read
 from multigen.report.sections import PARTS, Part, comparison, facts, labels, summary
 
-__all__ = ["PARTS", "Part", "Record", "Section", "read", "write_report"]
+__all__ = ["PARTS", "Part", "Record", "Section", "labels", "read", "write_report"]
 
 
 def write_report(
@@ -41,21 +45,21 @@ def write_report(
 def render(records: Mapping[str, Record], title: str, more: Mapping[str, Sequence[Part]]) -> str:
     """The page's HTML."""
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     source = (resources(__name__) / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    sections = {label: _sections(record, more.get(label, ())) for label, record in records.items()}
+    script = viewer.script() if viewer.shown(s for some in sections.values() for s in some) else None
+    if script is None:
+        sections = {label: [viewer.with_note(s, records[label].folder) for s in some] for label, some in sections.items()}
     pages = [
-        {
-            "title": label,
-            "id": f"run-{i}",
-            "summary": summary(r),
-            "facts": facts(r),
-            "sections": _sections(r, more.get(label, ())),
-        }
+        {"title": label, "id": f"run-{i}", "summary": summary(r), "facts": facts(r), "sections": sections[label]}
         for i, (label, r) in enumerate(records.items())
     ]
-    page = {"title": title, "pages": pages, "comparison": comparison(records), "licences": _licences(list(records.values()))}
-    return environment.from_string(source).render(page)
+    licences = [*_licences(list(records.values())), *([viewer.CREDIT] if script else [])]
+    page = {"title": title, "pages": pages, "comparison": comparison(records), "licences": licences}
+    return environment.from_string(source).render(page, script=Markup(script) if script else None)
 
 
 def _sections(record: Record, more: Sequence[Part]) -> list[Section]:

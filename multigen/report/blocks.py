@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from multigen.files import to_json
 from multigen.report.charts import Line, chart, data_uri
 
 
@@ -31,10 +32,35 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Viewer:
+    """A structure that the reader can turn and enlarge, see `multigen.report.viewer`.
+
+    Args:
+        text: the structure, as a file has it.
+        format: of the text: "pdb", "cif", "sdf", "mol2" or "xyz".
+        style: how it is drawn, as 3Dmol's ``setStyle`` takes it: {"stick": {}}, {"cartoon": {"color": "spectrum"}}, ...
+        picture: stands for it where no script runs; its description is the viewer's too.
+        caption: below.
+    """
+
+    text: str
+    format: str
+    style: Mapping[str, Any]
+    picture: Picture
+    caption: str = ""
+    kind: ClassVar[str] = "viewer"
+
+    @property
+    def data(self) -> str:
+        """What the page's script reads, as JSON."""
+        return to_json({"text": self.text, "format": self.format, "style": dict(self.style)})
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Pictures beside one another, as wide as `columns` to a row."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[Picture | Viewer]
     columns: int = 2
     kind: ClassVar[str] = "gallery"
 
@@ -69,7 +95,7 @@ class Folded:
 
 MISSING = "-"
 
-Block = Text | Picture | Gallery | Table | Folded
+Block = Text | Picture | Viewer | Gallery | Table | Folded
 
 
 @dataclass(frozen=True)
