@@ -29,8 +29,9 @@ COMPOSERS = {"build", "cli"}
 """The only rooms that know Hydra."""
 
 LAZY = {
-    "accelerate", "diffusers", "hydra", "jinja2", "matplotlib", "omegaconf", "PIL", "resvg_py", "rich", "scipy", "tensorboard",
-    "timm", "tokenizers", "torchdiffeq", "torchmetrics", "torchvision", "transformers", "wandb",
+    "accelerate", "Bio", "biotite", "diffusers", "e3nn", "esm", "hydra", "jinja2", "matplotlib", "mini3di", "omegaconf", "PIL",
+    "rdkit", "resvg_py", "rich", "scipy", "tensorboard", "timm", "tmtools", "tokenizers", "torch_geometric", "torchdiffeq",
+    "torchmetrics", "torchvision", "transformers", "wandb",
 }  # fmt: skip
 """Packages that multigen imports inside the functions that need them, so that importing it is quick."""
 
