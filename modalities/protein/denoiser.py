@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modalities.protein.alphabet import MASK
 from modalities.protein.features import EdgeFeatures, along_chain
-from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, gather
+from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Neighbourhood
 from multigen.denoiser import Output, check_taps
 from multigen.state import Features, MultigenError, State, at_least
 
@@ -126,9 +126,9 @@ class MPNN(nn.Module):
         edges = self.W_e(features)  # (B, L, K, D)
         nodes = edges.new_zeros(*edges.shape[:2], edges.shape[-1])  # (B, L, D)
         nodes = nodes if self.start is None else nodes + self.start  # (B, L, D)
-        real = _real(neighbours, edges)  # (B, L, K, 1)
+        near = Neighbourhood(neighbours)
         for layer in self.encoder_layers:
-            nodes, edges = layer(nodes, edges, neighbours, real)
+            nodes, edges = layer(nodes, edges, near)
         return Graph(nodes, edges)
 
     def forward(
@@ -142,26 +142,19 @@ class MPNN(nn.Module):
     ) -> Output:
         check_taps(taps, self.tap_names)
         nodes, edges = (cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
-        neighbours = cond["neighbours"]  # (B, L, K)
-        found = neighbours >= 0  # (B, L, K)
-        present, real = found[..., 0], _real(neighbours, edges)  # (B, L), (B, L, K, 1)
-        seen = {"encoder": Features(nodes, cond["known"] & present)}
-        sequence = self.W_s(noisy[self.component].clamp(min=0))  # (B, L, D)
-        edges = torch.cat([edges, gather(sequence, neighbours)], -1)  # (B, L, K, 2 D)
+        near = Neighbourhood(cond["neighbours"])
+        seen = {"encoder": Features(nodes, cond["known"] & near.present)}
+        sequence = self.W_s(noisy[self.component]).to(edges.dtype)  # (B, L, D)
+        edges = torch.cat([edges, near.gather(sequence)], -1)  # (B, L, K, 2 D)
         for i, layer in enumerate(self.decoder_layers):
             if self.edge_updates:
-                edges = self.edge_updates[i](nodes, edges, neighbours)  # (B, L, K, 2 D)
-            nodes = layer(nodes, edges, neighbours, real)  # (B, L, D)
-            seen |= {f"decoder{i + 1}": Features(nodes, present), f"edges{i + 1}": Features(edges, found)}
+                edges = self.edge_updates[i](nodes, edges, near)  # (B, L, K, 2 D)
+            nodes = layer(nodes, edges, near)  # (B, L, D)
+            seen |= {f"decoder{i + 1}": Features(nodes, near.present), f"edges{i + 1}": Features(edges, near.found)}
         return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
 
     def _load_encoder(self, start: str) -> None:
         raise NotImplementedError
-
-
-def _real(neighbours: Tensor, like: Tensor) -> Tensor:
-    """1 where there is a neighbour, 0 elsewhere: (B, L, K, 1)."""
-    return (neighbours >= 0)[..., None].to(like.dtype)
 
 
 def _check(dropout: float, noise: float, scale: float) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalities.protein.layers import gather
+from modalities.protein.layers import Neighbourhood
 
 _CB = (-0.58273431, 0.56802827, -0.54067466)
 """Ideal CB in the frame a = b x c, b = CA - N, c = C - CA."""
@@ -147,8 +147,9 @@ def distances(backbone: Tensor, known: Tensor, neighbours: Tensor) -> Tensor:
     backbone = torch.where(known[..., None, None], backbone.detach(), 0)  # (B, L, 4, 3)
     atoms = torch.cat([backbone, virtual_cb(backbone)[..., None, :]], -2).transpose(-1, -2)  # (B, L, 3, 5)
     own, other = (atoms[..., list(kind)] for kind in zip(*_PAIRS, strict=True))  # (B, L, 3, 25) each
-    both = known[..., None] & gather(known, neighbours)  # (B, L, K)
-    apart = gather(other, neighbours).sub_(own[:, :, None]).square_()  # (B, L, K, 3, 25)
+    near = Neighbourhood(neighbours)
+    both = known[..., None] & near.gather(known)  # (B, L, K)
+    apart = near.gather(other).sub_(own[:, :, None]).square_()  # (B, L, K, 3, 25)
     length = apart.sum(-2).add_(1e-6).sqrt_()  # (B, L, K, 25)
     return length.masked_fill_(~both[..., None], torch.inf)  # (B, L, K, 25)
 

@@ -1,4 +1,4 @@
-"""Layers of message passing on the neighbours of each residue (Dauparas et al. 2022, ProteinMPNN).
+"""Layers of message passing between each residue and its neighbours (Dauparas et al. 2022, ProteinMPNN).
 
 Names of parameters are those of the published weights. Where a linear map reads several inputs side by side,
 W [x; y] = W_x x + W_y y is used: what belongs to a residue is multiplied once, not once for each of its K neighbours.
@@ -11,19 +11,50 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def gather(nodes: Tensor, neighbours: Tensor) -> Tensor:
-    """What each neighbour holds.
+class Neighbourhood:
+    """Who reads whom.
 
     Args:
-        nodes: (B, L, *features).
-        neighbours: Long (B, L, K); where it is -1, the result is that of residue 0.
-
-    Returns:
-        (B, L, K, *features).
+        neighbours: Long (B, L, K), -1 where there is none.
     """
-    start = torch.arange(len(nodes), device=nodes.device).mul_(nodes.shape[1])[:, None, None]  # (B, 1, 1)
-    flat = (neighbours.clamp(min=0) + start).flatten()  # (B L K)
-    return nodes.flatten(0, 1).index_select(0, flat).view(*neighbours.shape, *nodes.shape[2:])  # (B, L, K, *features)
+
+    def __init__(self, neighbours: Tensor) -> None:
+        self.found = neighbours >= 0  # (B, L, K)
+        self.present = self.found.any(-1)  # (B, L)
+        start = torch.arange(len(neighbours), device=neighbours.device).mul_(neighbours.shape[1])[:, None, None]  # (B, 1, 1)
+        self._flat = (neighbours.clamp(min=0) + start).flatten()  # (B L K)
+        self._count = self.found.sum(-1, keepdim=True)  # (B, L, 1)
+        # most residues have all K neighbours; to see that none has only some saves a pass over the largest tensors
+        self._some = self.found.is_cuda or bool((self.present & ~self.found.all(-1)).any())
+
+    def gather(self, nodes: Tensor) -> Tensor:
+        """What each neighbour holds: (B, L, *features) -> (B, L, K, *features), that of residue 0 where there is none."""
+        return nodes.flatten(0, 1).index_select(0, self._flat).view(*self.found.shape, *nodes.shape[2:])
+
+    def sum(self, hidden: Tensor, layer: nn.Linear) -> Tensor:
+        """The sum of layer(hidden) over neighbours; the map is linear, so the sum comes first: (B, L, K, D) -> (B, L, D)."""
+        hidden = hidden * self.found[..., None] if self._some else hidden  # (B, L, K, D)
+        total = hidden.sum(2) * self.present[..., None]  # (B, L, D)
+        return functional.linear(total, layer.weight) + self._count * layer.bias  # (B, L, D)
+
+
+class Dropout(nn.Module):
+    """x + dropout(change). On the CPU one random word serves four numbers, which is several times quicker."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__()
+        self.chance = chance
+
+    def forward(self, x: Tensor, change: Tensor) -> Tensor:
+        """Two tensors of one shape -> their sum, some entries of the second dropped in training."""
+        if not self.training or self.chance == 0:
+            return x + change
+        if not change.device.type == "cpu":
+            return x + functional.dropout(change, self.chance)
+        words = torch.empty(-(-change.numel() // 4), dtype=torch.long).random_(-(2**63), None)  # (ceil(n / 4),)
+        dropped = round(self.chance * 2**16) - 2**15
+        keep = (words.view(torch.int16)[: change.numel()] >= dropped).view(change.shape)  # as change
+        return torch.addcmul(x, change, keep.to(change.dtype), value=1 / (1 - self.chance))  # as change
 
 
 class FeedForward(nn.Module):
@@ -35,17 +66,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.W_out(functional.gelu(self.W_in(x)))  # (..., D)
-
-
-def summed(hidden: Tensor, real: Tensor, layer: nn.Linear) -> Tensor:
-    """The sum of layer(hidden) over real neighbours; linear, so that the sum comes first: (B, L, K, D) -> (B, L, D).
-
-    Args:
-        hidden: (B, L, K, D).
-        real: (B, L, K, 1), 1 where there is a neighbour and 0 elsewhere.
-    """
-    total = (hidden * real).sum(2)  # (B, L, D)
-    return functional.linear(total, layer.weight) + real.sum(2) * layer.bias  # (B, L, D)
 
 
 class Messages(nn.Module):
@@ -64,13 +84,13 @@ class Messages(nn.Module):
         self.W1, self.W2, self.W3 = nn.Linear(inputs, width), nn.Linear(width, width), nn.Linear(width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dense = FeedForward(width)
-        self.dropout = nn.Dropout(dropout)
+        self.add = Dropout(dropout)
 
-    def update(self, nodes: Tensor, first: Tensor, real: Tensor) -> Tensor:
-        """Nodes (B, L, D) after W1's result (B, L, K, D), of which this takes possession."""
+    def update(self, nodes: Tensor, first: Tensor, near: Neighbourhood) -> Tensor:
+        """New nodes (B, L, D) from the result of W1 (B, L, K, D)."""
         hidden = functional.gelu(self.W2(functional.gelu(first)))  # (B, L, K, D)
-        nodes = self.norm1(nodes + self.dropout(summed(hidden, real, self.W3) / self.scale))  # (B, L, D)
-        return self.norm2(nodes + self.dropout(self.dense(nodes)))  # (B, L, D)
+        nodes = self.norm1(self.add(nodes, near.sum(hidden, self.W3) / self.scale))  # (B, L, D)
+        return self.norm2(self.add(nodes, self.dense(nodes)))  # (B, L, D)
 
 
 class EncoderLayer(Messages):
@@ -81,20 +101,11 @@ class EncoderLayer(Messages):
         self.W11, self.W12, self.W13 = nn.Linear(3 * width, width), nn.Linear(width, width), nn.Linear(width, width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, nodes: Tensor, edges: Tensor, neighbours: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            nodes: (B, L, D).
-            edges: (B, L, K, D).
-            neighbours: Long (B, L, K).
-            real: (B, L, K, 1), 0 where there is no neighbour.
-
-        Returns:
-            New nodes and edges.
-        """
-        nodes = self.update(nodes, of_pair(self.W1, nodes, edges, neighbours), real)  # (B, L, D)
-        hidden = functional.gelu(self.W12(functional.gelu(of_pair(self.W11, nodes, edges, neighbours))))  # (B, L, K, D)
-        return nodes, self.norm3(edges + self.dropout(self.W13(hidden)))  # (B, L, D), (B, L, K, D)
+    def forward(self, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> tuple[Tensor, Tensor]:
+        """Nodes (B, L, D), edges (B, L, K, D) -> new nodes and edges."""
+        nodes = self.update(nodes, of_pair(self.W1, nodes, edges, near), near)  # (B, L, D)
+        hidden = functional.gelu(self.W12(functional.gelu(of_pair(self.W11, nodes, edges, near))))  # (B, L, K, D)
+        return nodes, self.norm3(self.add(edges, self.W13(hidden)))  # (B, L, D), (B, L, K, D)
 
 
 class DecoderLayer(Messages):
@@ -108,9 +119,9 @@ class DecoderLayer(Messages):
     def __init__(self, width: int, edges: int, dropout: float = 0.1, scale: float = 30.0) -> None:
         super().__init__(width, 2 * width + edges, dropout, scale)
 
-    def forward(self, nodes: Tensor, edges: Tensor, neighbours: Tensor, real: Tensor) -> Tensor:
-        """(B, L, D), (B, L, K, E), Long (B, L, K), (B, L, K, 1) -> new nodes (B, L, D)."""
-        return self.update(nodes, of_pair(self.W1, nodes, edges, neighbours), real)  # (B, L, D)
+    def forward(self, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
+        """Nodes (B, L, D), edges (B, L, K, E) -> new nodes."""
+        return self.update(nodes, of_pair(self.W1, nodes, edges, near), near)  # (B, L, D)
 
 
 class EdgeUpdate(nn.Module):
@@ -126,18 +137,19 @@ class EdgeUpdate(nn.Module):
         inner = edges + width
         self.norm_in, self.norm_out = nn.LayerNorm(inner), nn.LayerNorm(edges)
         self.W_in, self.W_out = nn.Linear(inner, inner), nn.Linear(inner, edges)
-        self.dropout = nn.Dropout(dropout)
+        self.add = Dropout(dropout)
 
-    def forward(self, nodes: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
-        """(B, L, D), (B, L, K, E), Long (B, L, K) -> new edges (B, L, K, E)."""
-        pair = self.norm_in(torch.cat([edges, gather(nodes, neighbours)], -1))  # (B, L, K, E + D)
-        change = self.W_out(functional.gelu(self.W_in(pair)))  # (B, L, K, E)
-        return self.norm_out(edges + self.dropout(change))  # (B, L, K, E)
+    def forward(self, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
+        """Nodes (B, L, D), edges (B, L, K, E) -> new edges."""
+        pair = self.norm_in(torch.cat([edges, near.gather(nodes.to(edges.dtype))], -1))  # (B, L, K, E + D)
+        return self.norm_out(self.add(edges, self.W_out(functional.gelu(self.W_in(pair)))))  # (B, L, K, E)
 
 
-def of_pair(layer: nn.Linear, nodes: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
-    """layer([h_i; e_ij; h_j]): (B, L, D), (B, L, K, E), Long (B, L, K) -> (B, L, K, out)."""
+def of_pair(layer: nn.Linear, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
+    """layer([h_i; e_ij; h_j]): nodes (B, L, D), edges (B, L, K, E) -> (B, L, K, out)."""
     width = nodes.shape[-1]
     own, edge, other = layer.weight.split([width, edges.shape[-1], width], 1)  # (out, D), (out, E), (out, D)
-    result = gather(functional.linear(nodes, other), neighbours) + functional.linear(nodes, own, layer.bias)[:, :, None]
-    return result + functional.linear(edges, edge)  # (B, L, K, out)
+    result = functional.linear(edges, edge)  # (B, L, K, out)
+    result += near.gather(functional.linear(nodes, other))  # (B, L, K, out)
+    result += functional.linear(nodes, own, layer.bias)[:, :, None]  # (B, L, 1, out)
+    return result
