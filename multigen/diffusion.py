@@ -57,7 +57,11 @@ class Diffusion(nn.Module):
         self._check(batch)
         t = self.times(self.processes, noise)  # (B,) each
         draw = noise.fold("corrupt")  # a name of its own: a component may be called "time", whose stream is taken
-        corrupted = {k: p.corrupt(batch.clean[k], t[k], batch.free[k], draw.fold(k)) for k, p in self.processes.items()}
+        paired = {k: {"prior": x} for k, x in batch.prior.items()}
+        corrupted = {
+            k: p.corrupt(batch.clean[k], t[k], batch.free[k], draw.fold(k), **paired.get(k, {}))
+            for k, p in self.processes.items()
+        }
         noisy = {k: c.noisy for k, c in corrupted.items()}  # (B, *sites, *features) each
         cond = self._drop(batch.cond, noise)
         prev = self._previous(noisy, t, cond, batch, step)

@@ -59,6 +59,9 @@ class Batch:
     """What hidden features should predict."""
     raw: State = field(default_factory=dict)
     """What only frozen encoders read (full-size pictures, caption tokens); `Modality.encode` empties it."""
+    prior: State = field(default_factory=dict)
+    """Draws of the prior that a component is mixed with, where a modality has paired them with the data (optimal transport);
+    by default each process draws its own. In training alone."""
 
     @classmethod
     def dense(cls, clean: State, key: Tensor, cond: State | None = None, target: State | None = None) -> Batch:

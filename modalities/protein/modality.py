@@ -236,7 +236,7 @@ def chains_of(sequence: str, chain: NDArray[np.int64]) -> str:
 
 
 def _fasta(number: int, sample: Designed) -> str:
-    said = {"length": len(sample.sequence)}
+    said: dict[str, object] = {"length": len(sample.sequence)}
     if sample.native:
         made = [a == b for a, b, free in zip(sample.sequence, sample.native, sample.free, strict=True) if free]
         said["recovery"] = f"{np.mean(made):.3f}" if made else "none"

@@ -51,8 +51,8 @@ class Process(Protocol):
         """A state at t = 0, shaped like `like`; sites that are not free keep the value of `like`."""
         ...
 
-    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
-        """`clean` (B, *sites, *features) at times t (B,)."""
+    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None = None) -> Corrupted:
+        """`clean` (B, *sites, *features) at times t (B,), mixed with `prior` or a draw of its own."""
         ...
 
     def loss(self, pred: Tensor, corrupted: Corrupted, t: Tensor) -> Tensor:

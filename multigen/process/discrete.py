@@ -32,7 +32,7 @@ class Discrete(Protocol):
 
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor: ...
 
-    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted: ...
+    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None = None) -> Corrupted: ...
 
     def loss(self, pred: Tensor, corrupted: Corrupted, t: Tensor) -> Tensor: ...
 
@@ -85,8 +85,8 @@ class Masked:
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         return torch.where(free, self.classes, like)  # (B, *sites)
 
-    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
-        return _corrupt(self, clean, t, free, noise)
+    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None = None) -> Corrupted:
+        return _corrupt(self, clean, t, free, noise, prior)
 
     def undecided(self, noisy: Tensor, free: Tensor) -> Tensor:
         return free & (noisy == self.classes)  # (B, *sites)
@@ -143,8 +143,8 @@ class Uniform:
         drawn = noise.integers(self.classes, like.shape[1:])  # (B, *sites)
         return torch.where(free, projected(self, drawn, free), like)  # (B, *sites)
 
-    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
-        return _corrupt(self, clean, t, free, noise)
+    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None = None) -> Corrupted:
+        return _corrupt(self, clean, t, free, noise, prior)
 
     def undecided(self, noisy: Tensor, free: Tensor) -> Tensor:
         return free
@@ -165,8 +165,11 @@ def _check(classes: int, score: str) -> None:
         raise MultigenError(f"score is {score!r}; choices are undecided, all")
 
 
-def _corrupt(process: Masked | Uniform, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
-    prior = process.prior(clean, free, noise.fold("prior"))  # (B, *sites)
+def _corrupt(
+    process: Masked | Uniform, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None
+) -> Corrupted:
+    if prior is None:
+        prior = process.prior(clean, free, noise.fold("prior"))  # (B, *sites)
     u = projected(process, noise.fold("keep").uniform(clean.shape[1:]), free)  # (B, *sites)
     keep = u < expand(process.path(t).alpha, u)  # (B, *sites)
     return Corrupted(where(free & ~keep, prior, clean), clean, prior, free)

@@ -71,9 +71,10 @@ class Gaussian:
     def prior(self, like: Tensor, free: Tensor, noise: Noise) -> Tensor:
         return where(free, projected(self, noise.normal(like.shape[1:], like.dtype), free), like)
 
-    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise) -> Corrupted:
+    def corrupt(self, clean: Tensor, t: Tensor, free: Tensor, noise: Noise, prior: Tensor | None = None) -> Corrupted:
         clean = clean.to(torch.promote_types(clean.dtype, torch.float32))  # t and small noise would be lost in half precision
-        eps = projected(self, noise.normal(clean.shape[1:], clean.dtype), free)  # (B, *sites, *features)
+        own = noise.normal(clean.shape[1:], clean.dtype) if prior is None else prior.to(clean.dtype)  # (B, *sites, *features)
+        eps = projected(self, own, free)  # (B, *sites, *features)
         if self.couple is not None:
             eps = self.couple(eps, clean, free)  # (B, *sites, *features)
         c = self._coefficients(t, clean)

@@ -215,3 +215,13 @@ def bad(**changes) -> Batch:
 def test_bad_input_is_named(make, words):
     with pytest.raises(MultigenError, match=words):
         make()
+
+
+def test_noise_that_was_paired_with_the_data_is_mixed_in():
+    step, data = diffusion(times=Shared(Fixed(0.25))), batch()
+    paired = data.replace(prior={"point": torch.full((8, 2), 3.0), "site": torch.full((8, 5), 1)})
+    step(paired, 0)
+    noisy = step.denoiser.calls[0]["noisy"]
+    torch.testing.assert_close(noisy["point"], 0.25 * data.clean["point"] + 0.75 * 3.0)
+    kept = (noisy["site"] == data.clean["site"]) | (noisy["site"] == 1)
+    assert kept[data.mask["site"]].all() and (noisy["site"] == 1).any()
