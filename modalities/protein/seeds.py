@@ -34,9 +34,9 @@ SEEDS = (
     Seed("11011"), Seed("1111"), Seed("11010011", TWELVE), Seed("1011101", TWELVE), Seed("1101011", MURPHY),
     Seed("11011", TWELVE), Seed("1101"), Seed("11001"), Seed("111"), Seed("110101", MURPHY),
 )  # fmt: skip
-HITS = 10**9
+HITS = 4 * 10**8
 """Hits of all kinds of words together."""
-ALIGNMENTS = 10**6
+ALIGNMENTS = 4 * 10**5
 """Pairs that may pass by chance; sets the score a segment needs."""
 SHARE = 0.1
 """Of all pairs, the most that may pass by chance."""
@@ -46,7 +46,8 @@ BACK, AHEAD = 16, 32
 """The window: residues before a word, and from its beginning on."""
 SEPARATOR = MASK
 """Stands between sequences, so that no word and no segment crosses."""
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Hits at a time; what they need then fits a processor's cache."""
 
 
 class Text(NamedTuple):
@@ -83,21 +84,22 @@ def candidates(sequences: Sequence[Tokens]) -> NDArray[np.int64]:
     """
     text = Text.of(sequences)
     count = len(sequences)
-    found: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (P, 2): pair as one number, score
     table = blosum().ravel()  # (484,)
+    found = [np.zeros((0, 2), np.int64)]  # (P, 2) each: pair as one number, score
     for keys in _affordable(text):
         for a, b in _hits(keys):
-            found = np.concatenate([found, _passing(text, table, a, b)])
-            if len(found) > 4 * ALIGNMENTS:
-                found = _best(found)
-    found = _best(found)
-    pairs = found[np.argsort(-found[:, 1], kind="stable"), 0]  # (P,)
+            found.append(_passing(text, table, a, b))
+            if sum(map(len, found)) > 2 * len(found[0]) + CHUNK:
+                found = [_best(found)]
+    best = _best(found)  # (P, 2)
+    pairs = best[np.argsort(-best[:, 1], kind="stable"), 0]  # (P,)
     return np.stack([pairs // count, pairs % count], 1)
 
 
-def _best(found: NDArray[np.int64]) -> NDArray[np.int64]:
+def _best(found: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Each pair once, with its highest score."""
-    ordered = found[np.lexsort((-found[:, 1], found[:, 0]))]  # (P, 2)
+    rows = np.concatenate(found)  # (all, 2)
+    ordered = rows[np.lexsort((-rows[:, 1], rows[:, 0]))]  # (all, 2)
     return ordered[np.append(True, np.diff(ordered[:, 0]) > 0)[: len(ordered)]]
 
 
@@ -160,10 +162,11 @@ def enough(cells: NDArray[np.int64], count: int) -> NDArray[np.float64]:
 
 def segment(tokens: Tokens, table: NDArray[np.int8], a: Places, b: Places) -> NDArray[np.int16]:
     """(H,): best score of a stretch of the diagonal through the places a and b, within the window (Kadane's algorithm)."""
+    windows = np.lib.stride_tricks.sliding_window_view(tokens, BACK + AHEAD)  # (M, window)
+    pair = windows[a - BACK] * np.int16(MASK + 1) + windows[b - BACK]  # (H, window)
     best = np.zeros(len(a), np.int16)  # (H,)
     run = np.zeros(len(a), np.int16)  # (H,)
-    for offset in range(-BACK, AHEAD):
-        pair = tokens[a + offset].astype(np.int16) * (MASK + 1) + tokens[b + offset]  # (H,)
-        run = np.maximum(run + table[pair], 0)  # (H,)
+    for score in np.ascontiguousarray(table[pair].T):  # (H,) each
+        run = np.maximum(run + score, 0)  # (H,)
         np.maximum(best, run, out=best)
     return best
