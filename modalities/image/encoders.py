@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from modalities.image import weights as prepared
 from multigen.files import nearest, read_json
 from multigen.state import Batch, Features, MultigenError
+from multigen.stock import read_tensors
 
 VERSION = 2
 """Raise it when the same weights give other features."""
@@ -235,7 +236,7 @@ def build(model: str, pretrained: bool = False, **options: Any) -> Any:
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Put the weights of a file into a network, which may lack the file's classifier or pooling layer."""
-    found = prepared.load(path)
+    found = read_tensors(path)
     missing, unexpected = _mismatch(net.state_dict(), found)
     if missing:
         raise MultigenError(f"{path} does not fit: it lacks {missing[:3]}, and has {unexpected[:3]} which the network lacks")

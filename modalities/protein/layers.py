@@ -49,7 +49,7 @@ class Dropout(nn.Module):
         """Two tensors of one shape -> their sum, some entries of the second dropped in training."""
         if not self.training or self.chance == 0:
             return x + change
-        if not change.device.type == "cpu":
+        if change.device.type != "cpu":
             return x + functional.dropout(change, self.chance)
         words = torch.empty(-(-change.numel() // 4), dtype=torch.long).random_(-(2**63), None)  # (ceil(n / 4),)
         dropped = round(self.chance * 2**16) - 2**15
