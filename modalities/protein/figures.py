@@ -129,10 +129,8 @@ def substitutions(counts: NDArray[Any], path: Path) -> Path:
 
 def _lettered(axes: Axes) -> None:
     """Letters in the colours of their groups, and lines between the groups."""
-    for axis, ticks in ((axes.xaxis, axes.set_xticks), (axes.yaxis, axes.set_yticks)):
-        ticks(range(20), list(ORDER))
-        for label in axis.get_ticklabels():
-            label.set(color=palette.colour(label.get_text()), fontweight="bold", fontsize=9, family="DejaVu Sans Mono")
+    _letter_ticks(axes.xaxis, axes.set_xticks)
+    _letter_ticks(axes.yaxis, axes.set_yticks)
     for border in np.cumsum([len(group.letters) for group in GROUPS.values()])[:-1] - 0.5:
         axes.axhline(border, color="white", linewidth=2)
         axes.axvline(border, color="white", linewidth=2)
@@ -191,3 +189,30 @@ def calibration(confidence: NDArray[Any], right: NDArray[np.bool_], path: Path, 
         one.spines[["left", "bottom"]].set_color(LINE)
     _title(figure, "Confidence and recovery")
     return palette.save(figure, path)
+
+
+def composition(made: NDArray[Any], real: NDArray[Any], path: Path) -> Path:
+    """Frequencies of amino acids (20,) in samples and in real sequences (PNG), in the order of the alphabet."""
+    from matplotlib.figure import Figure
+
+    order = np.argsort(np.argsort(list(ORDER)))  # (20,): place in the alphabet of the letters of ORDER
+    figure = Figure(figsize=(6.6, 3.2))
+    axes = figure.add_axes((0.08, 0.12, 0.9, 0.7), xlim=(-0.6, 19.6))
+    axes.bar(np.arange(20), np.asarray(real)[order], width=0.72, color=LINE, label="held-out sequences")
+    axes.plot(np.arange(20), np.asarray(made)[order], "_", color=INK, markersize=13, markeredgewidth=2.4, label="samples")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8, labelcolor=SOFT)
+    _letter_ticks(axes.xaxis, axes.set_xticks)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.tick_params(length=0)
+    axes.tick_params(axis="y", labelsize=8, colors=SOFT)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    _title(figure, "Amino acids")
+    return palette.save(figure, path)
+
+
+def _letter_ticks(axis: Any, set_ticks: Any) -> None:
+    """The amino acids in the colours of their groups."""
+    set_ticks(range(20), list(ORDER))
+    for label in axis.get_ticklabels():
+        label.set(color=palette.colour(label.get_text()), fontweight="bold", fontsize=9, family="DejaVu Sans Mono")

@@ -49,8 +49,9 @@ def trace(backbone: NDArray[Any], chain: NDArray[Any], values: NDArray[Any] | No
 
 def _turned(points: NDArray[Any]) -> NDArray[np.float64]:
     """(L, 3): centred, the longest axis to the right and the shortest towards the reader."""
-    x = np.asarray(points, np.float64)
-    x = x - np.nanmean(x, 0)  # (L, 3)
+    x = np.asarray(points, np.float64)  # (L, 3)
+    there = x[np.isfinite(x).all(1)]  # (M, 3)
+    x = x - (there.mean(0) if len(there) else 0)  # (L, 3)
     known = np.nan_to_num(x)  # (L, 3)
     axes = np.linalg.svd(known.T @ known)[0]  # (3, 3)
     axes[:, 2] *= np.sign(np.linalg.det(axes))  # a rotation: the protein's mirror image would be another molecule
