@@ -190,9 +190,10 @@ def test_copies_of_training_sequences_are_found():
 class Opinion(torch.nn.Module):
     """Likes residues that are the native ones' neighbours in the alphabet: a function of place and residue alone."""
 
-    def log_likelihood(self, sequence, structure, orders, seed=0):
+    def log_likelihood(self, structure, sequence, key, free, orders):
         place = torch.arange(sequence.shape[1])  # (L,)
-        assert {"backbone", "known", "chain", "index"} <= set(structure)
+        assert {"backbone", "known", "chain", "index"} <= set(structure) and free.shape == sequence.shape
+        self.keys = [*getattr(self, "keys", []), *key.tolist()]
         return -((sequence - place % 20).abs().double())  # (B, L)
 
 
@@ -215,11 +216,12 @@ def test_judge_scores_designs_natives_and_shuffled_sequences():
     liked = "".join("ACDEFGHIKLMNPQRSTVWY"[i % 20] for i in range(40))
     free = np.arange(40) != 3
     samples = [design(liked, [3], name="a", free=free), None, design(liked, range(20, 40), name="a", free=free)]
-    metric = Judge(variant="toy", model=Opinion(), device="cpu", batch_size=1)
+    metric = Judge(variant="toy", model=(opinion := Opinion()), device="cpu", sites=1)
     metric.update(samples, template(samples))
     found = metric.compute()
     assert found["judge_toy_real"] == 0 and found["judge_toy_shuffled"] < -3
     assert found["judge_toy"] == pytest.approx(-sum(7 if i < 13 else 13 for i in range(20)) / 39 / 2)
+    assert len(set(opinion.keys)) == 1 and len(opinion.keys) == 4  # two designs, their native sequence, shuffled: one order
     assert found["judge_toy_std"] == pytest.approx(-found["judge_toy"])
     assert metric.about()["reference"][""] == "the native sequences of 1 backbones"
     assert "note" not in metric.about() and "own teacher" in Judge("toy", teacher=True).about()["note"]

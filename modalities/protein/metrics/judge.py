@@ -17,7 +17,7 @@ from modalities.protein.modality import structure_of
 from modalities.protein.sample import Designed
 from multigen.distributed import resolve
 from multigen.random import Noise, keys
-from multigen.state import Batch, at_least
+from multigen.state import Batch, State, at_least
 
 _NAME = "sequence"
 
@@ -39,7 +39,7 @@ class Judge:
         variant: of the published weights, see `modalities.protein.proteinmpnn.load_proteinmpnn`.
         teacher: the model was aligned to these weights, so their opinion is not independent: the report says so.
         orders: over which the likelihood is averaged.
-        batch_size: sequences at a time.
+        sites: residues that are judged at a time: it changes rounding and memory alone.
         device: where it runs.
         model: the network itself, in place of published weights; then `variant` only names it.
     """
@@ -50,13 +50,13 @@ class Judge:
         teacher: bool = False,
         orders: int = 4,
         seed: int = 0,
-        batch_size: int = 16,
+        sites: int = 2048,
         device: str = "auto",
         model: Any = None,
     ) -> None:
-        at_least(1, orders=orders, batch_size=batch_size)
+        at_least(1, orders=orders, sites=sites)
         self.variant, self.teacher, self.orders, self.seed = variant, teacher, orders, seed
-        self.batch_size, self.device = batch_size, device
+        self.sites, self.device = sites, device
         self._given = model
         self._scores: dict[str, list[tuple[float, int]]] = {"": [], "real": [], "shuffled": []}
         self._seen: set[tuple[str, str]] = set()
@@ -70,31 +70,33 @@ class Judge:
         new = [(i, s) for i, s in rows if (s.name, s.native) not in self._seen]
         new = list({(s.name, s.native): (i, s) for i, s in reversed(new)}.values())[::-1]
         self._seen |= {(s.name, s.native) for _, s in new}
-        for start in range(0, len(rows), self.batch_size):
-            self._judge("", rows[start : start + self.batch_size], template)
-        for start in range(0, len(new), self.batch_size):
-            self._judge("real", new[start : start + self.batch_size], template)
-            self._judge("shuffled", new[start : start + self.batch_size], template)
+        size = max(1, self.sites // max([1, *(len(s.native) for _, s in rows)]))
+        for kind, some in (("", rows), ("real", new), ("shuffled", new)):
+            for start in range(0, len(some), size):
+                self._judge(kind, some[start : start + size], template)
 
     def _judge(self, kind: str, rows: Sequence[tuple[int, Designed]], template: Batch) -> None:
-        index = torch.tensor([i for i, _ in rows])  # (B,)
-        batch = template.replace(target={}).map(lambda x: x.cpu()[index])
-        native = batch.clean[_NAME]  # (B, L)
-        counted = batch.free[_NAME] & (native < UNKNOWN)  # (B, L)
-        wanted = {"": _stack([s.sequence for _, s in rows], native), "real": native}.get(kind)
-        sequence = shuffled(native, counted, [s.name for _, s in rows], self.seed) if wanted is None else wanted  # (B, L)
-        log_p = self._log_likelihood(sequence, batch)  # (B, L)
+        index, names = torch.tensor([i for i, _ in rows]), [s.name for _, s in rows]  # (B,)
+        native, free = (x[_NAME].cpu()[index] for x in (template.clean, template.free))  # (B, L), (B, L)
+        counted = free & (native < UNKNOWN)  # (B, L)
+        sequence = native  # (B, L)
+        if kind == "":
+            sequence = _stack([s.sequence for _, s in rows], native)  # (B, L)
+        if kind == "shuffled":
+            sequence = shuffled(native, counted, names, self.seed)  # (B, L)
+        structure = {name: x.cpu()[index] for name, x in structure_of(template).items()}
+        log_p = self._log_likelihood(structure, sequence, named_keys("judge", names, self.seed), free)  # (B, L)
         for row, real in zip(log_p, counted, strict=True):
             if real.any():
                 self._scores[kind].append((float(row[real].sum()), int(real.sum())))
 
-    def _log_likelihood(self, sequence: Tensor, batch: Batch) -> Tensor:
-        """Float64 (B, L): of each residue of Long (B, L), mean over the orders."""
+    def _log_likelihood(self, structure: State, sequence: Tensor, key: Tensor, free: Tensor) -> Tensor:
+        """Float64 (B, L): of each residue of Long (B, L), mean over the orders that Long (B,) stands for."""
         device = resolve(self.device)
-        structure = {name: x.to(device) for name, x in structure_of(batch).items()}
+        there = {name: x.to(device) for name, x in structure.items()}
+        given = (x.to(device) for x in (sequence, key, free))
         with torch.no_grad():
-            found = self._model.log_likelihood(sequence.to(device), structure, orders=self.orders, seed=self.seed)
-        return found.double().cpu()
+            return self._model.log_likelihood(there, *given, orders=self.orders).double().cpu()
 
     @cached_property
     def _model(self) -> Any:
@@ -127,9 +129,14 @@ class Judge:
         return {}
 
 
+def named_keys(stream: str, names: Sequence[str], seed: int) -> Tensor:
+    """Long (B,): keys that are functions of a name, so that they do not depend on the batch."""
+    return torch.cat([keys(seed, [0], f"{stream} {name}") for name in names])  # (B,)
+
+
 def shuffled(sequence: Tensor, some: Tensor, names: Sequence[str], seed: int = 0) -> Tensor:
     """The marked residues of each row in a random order, a function of the name: Long and Bool (B, L) -> Long (B, L)."""
-    key = torch.cat([keys(seed, [0], f"shuffle {name}") for name in names])  # (B,)
+    key = named_keys("shuffle", names, seed)  # (B,)
     rank = Noise(key).uniform(sequence.shape[1:], torch.float64) + (~some) * 2  # (B, L)
     found = sequence.clone()  # (B, L)
     for row, order, marked in zip(found, rank.argsort(1), some, strict=True):
