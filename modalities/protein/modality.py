@@ -19,6 +19,7 @@ from multigen import random
 from multigen.files import write_text
 from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
 from multigen.random import Noise
+from multigen.report import Part
 from multigen.state import Batch, MultigenError, State, at_least
 
 _CA = 1
@@ -209,6 +210,13 @@ class Protein:
 
     def draw(self, samples: Sequence[Designed | None], path: Path) -> Path:
         return drawing.draw(samples, path)
+
+    @staticmethod
+    def parts() -> list[Part]:
+        """What the report of a run shows besides what all show: see `modalities.protein.backbones`."""
+        from modalities.protein import backbones
+
+        return backbones.parts()
 
 
 def preference(forbid: str = "", bias: Mapping[str, float] | None = None) -> Tensor:
