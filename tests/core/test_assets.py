@@ -28,9 +28,9 @@ def index(tmp_path, monkeypatch):
     return folder
 
 
-def publish(folder, content=b"hello") -> Asset:
+def publish(folder, content=b"hello", tags="py3-none-any") -> Asset:
     folder.mkdir(exist_ok=True)
-    path = folder / "toy_data-1.0-py3-none-any.whl"
+    path = folder / f"toy_data-1.0-{tags}.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("toy_data/member.txt", content)
         wheel.writestr("toy_data/__init__.py", "raise SystemExit('imported')")
@@ -48,6 +48,14 @@ def test_a_package_is_fetched_once_and_read(index, tmp_path, monkeypatch):
     assert assets.fetch(asset, tmp_path) == tmp_path / "assets" / asset.file
     assert assets.read(asset, "toy_data/member.txt", tmp_path) == b"hello"
     assert [p.name for p in (tmp_path / "assets").iterdir()] == [asset.file]
+
+
+def test_a_wheel_for_another_platform_is_fetched_as_it_is_pinned(index, tmp_path):
+    asset = publish(index, b"pinned", "cp39-cp39-win_amd64")
+    publish(index, b"for any machine")
+    assert assets.read(asset, "toy_data/member.txt", tmp_path) == b"pinned"
+    several = publish(index, b"two names", "cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64")
+    assert assets.read(several, "toy_data/member.txt", tmp_path) == b"two names"
 
 
 def test_a_damaged_file_is_fetched_again(index, tmp_path):
