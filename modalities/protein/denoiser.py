@@ -7,28 +7,22 @@ al. 2024, arXiv 2410.13643), and with decoder edges that are updated too.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from modalities.protein import weights
 from modalities.protein.alphabet import MASK
 from modalities.protein.features import EdgeFeatures, along_chain
-from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Neighbourhood
+from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Graph, Neighbourhood
 from multigen.denoiser import Output, check_taps
 from multigen.state import Features, MultigenError, State, at_least
+from multigen.stock import read_tensors
 
 _READ = ("backbone", "known", "chain", "index", "neighbours")
 _ENCODED = ("nodes", "edges")
-
-
-class Graph(NamedTuple):
-    """An encoded backbone."""
-
-    nodes: Tensor
-    """(B, L, D)."""
-    edges: Tensor
-    """(B, L, K, D)."""
+_ENCODER = ("features.", "W_e.", "encoder_layers.")
 
 
 class MPNN(nn.Module):
@@ -44,7 +38,7 @@ class MPNN(nn.Module):
         learnable_node: start the encoder's nodes from a learned vector instead of zeros.
         scale: what sums of messages are divided by.
         tokens: of the sequence, the mask among them; also the number of logits.
-        start: "random", or a file or prepared variant of ProteinMPNN's weights to start the encoder from (width 128).
+        start: "random", or ProteinMPNN's encoder (width 128): a prepared variant such as "v_48_020", or a safetensors file.
         component: name of the sequence.
 
     Conditions, as the protein modality makes them: ``backbone`` (B, L, 4, 3), ``known`` Bool (B, L), ``chain`` and ``index``
@@ -154,7 +148,14 @@ class MPNN(nn.Module):
         return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
 
     def _load_encoder(self, start: str) -> None:
-        raise NotImplementedError
+        """Take over the published encoder, which starts from zeros."""
+        found = weights.proteinmpnn(start) if start in weights.VARIANTS else read_tensors(Path(start))
+        wanted = {k: p for k, p in self.state_dict().items() if k.startswith(_ENCODER)}
+        for name, parameter in wanted.items():
+            if name not in found or found[name].shape != parameter.shape:
+                has = f"of shape {tuple(found[name].shape)}" if name in found else "nowhere"
+                raise MultigenError(f"{start} does not fit: the network has {name} {tuple(parameter.shape)}, the file {has}")
+        self.load_state_dict({k: found[k] for k in wanted}, strict=False)
 
 
 def _check(dropout: float, noise: float, scale: float) -> None:

@@ -7,6 +7,7 @@ residues, and their separation along the chain.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ def nearest(ca: Tensor, known: Tensor, k: int) -> Tensor:
         Long (B, L, K): nearest first, the residue itself before all others, -1 where there are fewer. Of two at the same
         distance the one with the lower index comes first.
     """
-    place = torch.where(known[..., None], ca.detach().float(), 0)  # (B, L, 3)
+    place = torch.where(known[..., None], ca.detach().to(torch.float32), 0)  # (B, L, 3)
     squared = sum((x[:, :, None] - x[:, None]).square_() for x in place.unbind(-1))  # (B, L, L)
     assert isinstance(squared, Tensor)
     return _first(squared, known[:, :, None] & known[:, None], k)
@@ -69,7 +70,7 @@ def along_chain(chain: Tensor, index: Tensor, present: Tensor, k: int) -> Tensor
     Returns:
         Long (B, L, K), -1 where there are fewer.
     """
-    apart = (index[:, :, None] - index[:, None]).abs().float()  # (B, L, L)
+    apart = (index[:, :, None] - index[:, None]).abs().to(torch.float32)  # (B, L, L)
     same = chain[:, :, None] == chain[:, None]  # (B, L, L)
     return _first(apart, same & present[:, :, None] & present[:, None], k)
 
@@ -111,12 +112,15 @@ class EdgeFeatures(nn.Module):
 
     Args:
         width: of the result D.
+        distances: number of distances P.
+        further: width of further features, see `extra`.
     """
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, width: int = 128, distances: int = len(_PAIRS), further: int = 0) -> None:
         super().__init__()
         self.embeddings = RelativePosition()
-        self.edge_embedding = nn.Linear(_EMBEDDED + len(_PAIRS) * _BASES, width, bias=False)
+        self.parts = [_EMBEDDED, distances * _BASES, further]
+        self.edge_embedding = nn.Linear(sum(self.parts), width, bias=False)
         self.norm_edges = nn.LayerNorm(width)
 
     def forward(self, backbone: Tensor, known: Tensor, chain: Tensor, index: Tensor, neighbours: Tensor) -> Tensor:
@@ -130,28 +134,43 @@ class EdgeFeatures(nn.Module):
         Returns:
             (B, L, K, D).
         """
-        near, far = self.edge_embedding.weight.split([_EMBEDDED, len(_PAIRS) * _BASES], 1)  # (D, 16), (D, 400)
-        place = functional.embedding(
-            self.embeddings.classes(chain, index, neighbours), self.embeddings.table() @ near.T
-        )  # (B, L, K, D)
-        shape = distances(backbone, known, neighbours).to(far.dtype)  # (B, L, K, 25)
-        return self.norm_edges(place + RadialLinear.apply(shape, far))  # (B, L, K, D)
+        near = Neighbourhood(neighbours)
+        backbone = torch.where(known[..., None, None], backbone.detach(), 0)  # (B, L, 4, 3)
+        position, distance, further = self.edge_embedding.weight.split(self.parts, 1)  # (D, 16), (D, 16 P), (D, F)
+        classes = RelativePosition.classes(chain, index, neighbours)  # (B, L, K)
+        result = functional.embedding(classes, self.embeddings.table() @ position.T)  # (B, L, K, D)
+        result = result + RadialLinear.apply(self.lengths(backbone, known, near).to(distance.dtype), distance)
+        if (extra := self.extra(backbone, known, near)) is not None:
+            result = result + functional.linear(extra.to(further.dtype), further)  # (B, L, K, D)
+        return self.norm_edges(result)  # (B, L, K, D)
+
+    def lengths(self, backbone: Tensor, known: Tensor, near: Neighbourhood) -> Tensor:
+        """The P distances of each pair in Angstrom: (B, L, K, P), infinite where either residue is unknown."""
+        atoms = torch.cat([backbone, virtual_cb(backbone)[..., None, :]], -2)  # (B, L, 5, 3)
+        return pair_distances(atoms, _PAIRS, known, near)  # (B, L, K, 25)
+
+    def extra(self, backbone: Tensor, known: Tensor, near: Neighbourhood) -> Tensor | None:
+        """Further features of each pair: (B, L, K, F)."""
+        return None
 
 
-def distances(backbone: Tensor, known: Tensor, neighbours: Tensor) -> Tensor:
-    """The 25 distances between the atoms of each residue and of its neighbours.
+def pair_distances(atoms: Tensor, pairs: Sequence[tuple[int, int]], known: Tensor, near: Neighbourhood) -> Tensor:
+    """Distances between atoms of each residue and of its neighbours.
+
+    Args:
+        atoms: (B, L, A, 3) in Angstrom.
+        pairs: P times an atom of the residue and one of its neighbour.
+        known: Bool (B, L).
+        near: the neighbours.
 
     Returns:
-        (B, L, K, 25) in Angstrom, without gradient; infinite where either residue is unknown, so that all bases are 0.
+        (B, L, K, P) in Angstrom; infinite where either residue is unknown.
     """
-    backbone = torch.where(known[..., None, None], backbone.detach(), 0)  # (B, L, 4, 3)
-    atoms = torch.cat([backbone, virtual_cb(backbone)[..., None, :]], -2).transpose(-1, -2)  # (B, L, 3, 5)
-    own, other = (atoms[..., list(kind)] for kind in zip(*_PAIRS, strict=True))  # (B, L, 3, 25) each
-    near = Neighbourhood(neighbours)
+    atoms = atoms.transpose(-1, -2)  # (B, L, 3, A): coordinates first, so that the innermost dimension is long
+    own, other = (atoms[..., list(kind)] for kind in zip(*pairs, strict=True))  # (B, L, 3, P) each
     both = known[..., None] & near.gather(known)  # (B, L, K)
-    apart = near.gather(other).sub_(own[:, :, None]).square_()  # (B, L, K, 3, 25)
-    length = apart.sum(-2).add_(1e-6).sqrt_()  # (B, L, K, 25)
-    return length.masked_fill_(~both[..., None], torch.inf)  # (B, L, K, 25)
+    apart = near.gather(other).sub_(own[:, :, None]).square_()  # (B, L, K, 3, P)
+    return apart.sum(-2).add_(1e-6).sqrt_().masked_fill_(~both[..., None], torch.inf)  # (B, L, K, P)
 
 
 def radial(length: Tensor) -> Tensor:
@@ -169,13 +188,13 @@ class RadialLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, length: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(length)
-        flat = length.flatten(0, -2)  # (E, 25)
+        flat = length.flatten(0, -2)  # (B L K, P)
         out = [functional.linear(radial(part).flatten(1), weight) for part in flat.split(_CHUNK)]  # (<= chunk, D) each
         return torch.cat(out).view(*length.shape[:-1], -1)  # (B, L, K, D)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
-        (length,) = ctx.saved_tensors  # (B, L, K, 25)
+        (length,) = ctx.saved_tensors  # (B, L, K, P)
         parts = zip(grad.flatten(0, -2).split(_CHUNK), length.flatten(0, -2).split(_CHUNK), strict=True)
-        terms = (g.T @ radial(part).flatten(1).to(g.dtype) for g, part in parts)  # (D, 400) each
-        return None, sum(terms, grad.new_zeros(grad.shape[-1], _BASES * len(_PAIRS)))  # (D, 400)
+        terms = (g.T @ radial(part).flatten(1).to(g.dtype) for g, part in parts)  # (D, 16 P) each
+        return None, sum(terms, grad.new_zeros(grad.shape[-1], _BASES * length.shape[-1]))  # (D, 16 P)

@@ -6,6 +6,8 @@ W [x; y] = W_x x + W_y y is used: what belongs to a residue is multiplied once, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,6 +38,15 @@ class Neighbourhood:
         hidden = hidden * self.found[..., None] if self._some else hidden  # (B, L, K, D)
         total = hidden.sum(2) * self.present[..., None]  # (B, L, D)
         return functional.linear(total, layer.weight) + self._count * layer.bias  # (B, L, D)
+
+
+class Graph(NamedTuple):
+    """An encoded backbone."""
+
+    nodes: Tensor
+    """(B, L, D)."""
+    edges: Tensor
+    """(B, L, K, D)."""
 
 
 class Dropout(nn.Module):
