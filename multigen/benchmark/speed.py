@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from multigen.denoiser import Denoiser, Output
+from multigen.denoiser import Denoiser, Output, is_timeless, prepared
 from multigen.evaluate import evaluating
 from multigen.process import Process
+from multigen.sampling import Jump, Sampler
 from multigen.state import Batch, State
 from multigen.trainer import Trainer
+from multigen.unmasking import Unmasking
 
 Turn = Callable[[], None]
 """What is timed: a fixed amount of work."""
@@ -153,12 +155,40 @@ def sampling(sampler: Any, denoiser: Any, processes: Mapping[str, Process], temp
     return Sampling(loop, network, len(recorder.calls))
 
 
+def asking_always(sampler: Unmasking, denoiser: Denoiser, processes: Mapping[str, Process], template: Batch) -> Turn:
+    """The plain way to the samples that `sampler` makes: the whole network at every step of the grid."""
+    plain = Sampler(sampler.grid, discrete=Jump(sampler.temperature), guide=sampler.guide)
+
+    def turn() -> None:
+        with evaluating(denoiser):
+            plain(_Unprepared(denoiser), processes, template)
+
+    return turn
+
+
+class _Unprepared:
+    """A denoiser that does all of its work at every call."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+
+    def __call__(self, *given: Any, **named: Any) -> Output:
+        return self._denoiser(*given, **named)
+
+    def null(self, cond: State) -> State:
+        return self._denoiser.null(cond)
+
+
 class _Recorder:
     """A denoiser that remembers what it was asked."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
+        self.timeless = is_timeless(denoiser)
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def prepare(self, cond: State, mask: State) -> State:
+        return prepared(self._denoiser, cond, mask)
 
     def __call__(self, *given: Any, **named: Any) -> Output:
         self.calls.append((given, named))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multigen import describe
-from multigen.benchmark import Times, Turn, loading, ratio, sampling, spread, take_turns, training
+from multigen.benchmark import Times, Turn, asking_always, loading, ratio, sampling, spread, take_turns, training
 from multigen.build import Config
 from multigen.build.experiment import Experiment
 from multigen.build.variants import variants
@@ -17,6 +17,7 @@ from multigen.run import Run
 from multigen.state import MultigenError
 from multigen.trainer import Trainer
 from multigen.trainer.speed import peak_flops, training_flops
+from multigen.unmasking import Unmasking
 
 FORMAT = 1
 """Version of the JSON file."""
@@ -36,8 +37,9 @@ RATIOS = {
     "bf16": Ratio("bf16", "fp32", "bf16 / float32"),
     "loader": Ratio("loader", "step", "making the batch / whole step"),
     "sampler": Ratio("sampler", "network", "sampling / its network alone", 1.03),
+    "events": Ratio("always", "sampler", "asking the network at every step / at events"),
 }
-"""Of training steps, but for the last."""
+"""Of training steps, but for the last two."""
 
 
 def main(settings: Config) -> None:
@@ -98,7 +100,7 @@ class Turns:
         if "loader" in needed:
             self.all["loader"] = loading(self.step, settings["steps"])
         if "sampler" in needed:
-            self._add_sampling()
+            self._add_sampling(always="always" in needed)
 
     @property
     def step(self) -> Trainer:
@@ -118,13 +120,17 @@ class Turns:
         else:
             self.trainers[name], self.all[name] = trainer, turn
 
-    def _add_sampling(self) -> None:
+    def _add_sampling(self, always: bool) -> None:
         e, step = Experiment(self._settings), self.step
         template = e.modality.template(range(self._settings["samples"]), 0).to(step.device)
         denoiser = step.averages[0].module if step.averages else step.diffusion.denoiser
         turns = sampling(e.sampler, denoiser, e.processes, template)
         self.all |= {"sampler": turns.loop, "network": turns.network}
         self.evaluations = turns.evaluations
+        if isinstance(e.sampler, Unmasking) and e.sampler.order == "grid":
+            self.all |= {"always": asking_always(e.sampler, denoiser, e.processes, template)} if always else {}
+        else:
+            self.skipped["always"] = "the sampler asks at every step"
 
 
 def _sizes(turns: Turns) -> dict[str, Any]:

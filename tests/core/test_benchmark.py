@@ -9,19 +9,53 @@ import pytest
 import torch
 import training_toys
 
-from multigen.benchmark import arms, compare, ratio, sampling, spread, take_turns, training, write_comparison
+from multigen.benchmark import arms, asking_always, compare, ratio, sampling, spread, take_turns, training, write_comparison
 from multigen.benchmark.compare import first_step, reaching, summary
 from multigen.benchmark.speed import loading
 from multigen.build.variants import variants, without_alignment
+from multigen.denoiser import Output
 from multigen.files import read_json
 from multigen.guidance import Guidance
+from multigen.process import Masked
 from multigen.run import Run
 from multigen.sampling import Grid, Heun, Sampler
 from multigen.state import Batch, MultigenError
+from multigen.unmasking import Unmasking
 
 CPU = torch.device("cpu")
 
 # ---------------------------------------------------------------------------------------------------------------------- speed
+
+
+class Reader(torch.nn.Module):
+    """Logits of a sequence from a condition that it prepares; counts both kinds of work."""
+
+    timeless = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = self.made_ready = 0
+
+    def prepare(self, cond, mask):
+        self.made_ready += 1
+        return {**cond, "ready": cond["c"]}
+
+    def forward(self, noisy, t, cond, mask, prev=None, taps=()):
+        cond = cond if "ready" in cond else self.prepare(cond, mask)
+        self.asked += 1
+        return Output({"x": torch.nn.functional.one_hot(noisy["x"] % 3, 3) + cond["ready"]}, {})
+
+
+def test_events_are_compared_with_asking_at_every_step():
+    network, processes = Reader(), {"x": Masked(3)}
+    real = {"x": torch.ones(2, 5, dtype=torch.bool)}
+    template = Batch({"x": torch.zeros(2, 5, dtype=torch.long)}, real, real, torch.arange(2), {"c": torch.zeros(2, 5, 3)})
+    sampler = Unmasking(Grid(40))
+    turns = sampling(sampler, network, processes, template)
+    assert turns.evaluations <= 5 and network.made_ready == 1
+    network.asked = network.made_ready = 0
+    asking_always(sampler, network, processes, template)()
+    assert network.asked == network.made_ready == 40
 
 
 def test_turns_alternate_and_every_turn_is_timed():

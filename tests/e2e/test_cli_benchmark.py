@@ -37,7 +37,9 @@ def test_ratios_are_measured_printed_and_written(anywhere, monkeypatch, capsys):
         "bf16": ["bf16", "step"],
         "loader": ["loader", "step"],
         "sampler": ["sampler", "network"],
+        "events": ["always", "sampler"],
     }
+    assert ratios["events"]["skipped"] == "the sampler asks at every step"
     assert ratios["compile"]["skipped"] == "no working C++ compiler was found"
     assert "compile skipped: no working C++ compiler was found" in said
     for name in ("alignment", "online", "bf16", "loader", "sampler"):
