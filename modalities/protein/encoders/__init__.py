@@ -6,6 +6,7 @@ They read what `structure_of` finds in a batch (``backbone``, ``known``, ``chain
 
 from modalities.protein.encoders.esm2 import ESM2
 from modalities.protein.encoders.files import Files
+from modalities.protein.encoders.mpnn import MPNNPair, MPNNSingle, MPNNStructure
 from modalities.protein.encoders.threedi import ThreeDi
 
-__all__ = ["ESM2", "Files", "ThreeDi"]
+__all__ = ["ESM2", "Files", "MPNNPair", "MPNNSingle", "MPNNStructure", "ThreeDi"]

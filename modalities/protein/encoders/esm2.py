@@ -76,7 +76,7 @@ class ESM2(Frozen):
         pretrained: bool = True,
         shape: Sequence[int] | None = None,
         seed: int = 0,
-        tokens: int = 8192,
+        tokens: int = 2048,
     ) -> None:
         at_least(1, tokens=tokens)
         super().__init__(layer=layer, pooled=pooled)
