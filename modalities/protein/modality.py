@@ -15,6 +15,7 @@ from modalities.protein import drawing
 from modalities.protein.alphabet import CLASSES, LETTERS, MASK, UNKNOWN, letters, tokens
 from modalities.protein.features import nearest
 from modalities.protein.sample import Designed
+from modalities.protein.targets import encode_names, target_sites
 from multigen import random
 from multigen.files import write_text
 from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
@@ -97,9 +98,14 @@ class Protein:
             {_NAME: free},
             torch.tensor(keys),  # (B,)
             cond=found if self.structure else {},
-            target=collate_targets(examples),
-            raw=found if self.encoders and not self.structure else {},
+            target=collate_targets(examples, target_sites(examples, longest, self.neighbours)),
+            raw=self._raw(examples, found) if self.encoders else {},
         )
+
+    def _raw(self, examples: Sequence[Example], found: State) -> State:
+        """What teachers read and the network does not."""
+        names = {"name": encode_names([str(e.get("name", "")) for e in examples])}  # (B, C)
+        return names if self.structure else {**names, **found}
 
     def _structure(self, examples: Sequence[Example], longest: int) -> State:
         """Of each example: atoms, which residues have them all, and who is near."""

@@ -50,7 +50,7 @@ def test_without_a_structure_only_teachers_see_it():
     plain = batch_of(Protein(structure=False, neighbours=4))
     assert not plain.cond and not plain.raw and plain.free["sequence"][:, 2].all()
     taught = batch_of(Protein(structure=False, neighbours=4, encoders={"any": None}))
-    assert not taught.cond and set(structure_of(taught)) == {"backbone", "known", "chain", "index", "neighbours"}
+    assert not taught.cond and set(structure_of(taught)) == {"backbone", "known", "chain", "index", "neighbours", "name"}
 
 
 def test_templates_are_the_source_s_backbones_in_turn():
