@@ -193,7 +193,7 @@ def _restore(denoiser: Any, run: Any, weights: str | None) -> None:
     from multigen.cli.trained import newest
 
     path = Path(weights or "")
-    if (path / "state.json").is_file():
+    if weights and (path / "state.json").is_file():
         checkpoint.load_denoiser(denoiser, checkpoint.read(path))
     elif path.suffix == ".safetensors" or path.is_file():
         checkpoint.restore(denoiser, _tensors(path), path)
