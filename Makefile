@@ -5,15 +5,23 @@ RUN ?= outputs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint install clean
+.PHONY: demo demo-image demo-protein test lint install clean
 
-# Each step goes on where it was interrupted: prepared data is kept, the run folder is continued.
-demo: $(READY)
+# Each step goes on where it was interrupted: prepared data is kept, the run folders are continued.
+demo: demo-image demo-protein
+	@echo "done: open $(RUN)/image/report.html and $(RUN)/protein/report.html"
+
+demo-image: $(READY)
 	$(BIN)/multigen prepare experiment=image/demo
-	$(BIN)/multigen train experiment=image/demo run=$(RUN)
-	$(BIN)/multigen sample run=$(RUN) n=64
-	$(BIN)/multigen evaluate run=$(RUN)
-	@echo "done: open $(RUN)/report.html"
+	$(BIN)/multigen train experiment=image/demo run=$(RUN)/image
+	$(BIN)/multigen sample run=$(RUN)/image n=64
+	$(BIN)/multigen evaluate run=$(RUN)/image
+
+demo-protein: $(READY)
+	$(BIN)/multigen prepare experiment=protein/demo
+	$(BIN)/multigen train experiment=protein/demo run=$(RUN)/protein
+	$(BIN)/multigen design data/examples/1A8O.pdb.gz --run $(RUN)/protein --n 4 --out $(RUN)/protein/designs
+	$(BIN)/multigen evaluate run=$(RUN)/protein
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)
