@@ -18,7 +18,8 @@ LEVELS = [
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets", "stock"},
     {"objective", "sampling", "unmasking", "ode"},
     {"alignment", "diffusion"},
-    {"trainer", "loader", "packing", "ema", "checkpoint", "distributed", "run", "cache", "evaluate", "report", "observers", "testing"},
+    {"trainer", "loader", "packing", "ema", "checkpoint", "distributed", "run", "cache", "store", "evaluate", "report"}
+    | {"observers", "testing"},
     {"benchmark"},
     {"build"},
     {"cli"},
