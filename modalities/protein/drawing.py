@@ -23,9 +23,10 @@ def draw(samples: Sequence[Designed | None], path: Path) -> Path:
     """Write a picture of all samples (PNG): a row for each design, below the native sequence where there is one.
 
     Where a design has the native residue, its cell has the full colour of the amino acid's group and a white letter; where it
-    differs, a pale one and a dark letter; a residue that was given stays grey. The bars below a row are the confidence.
+    differs, a pale one and a dark letter; a residue that was given stays grey. The bars below a row are the confidence. Real
+    data are one row each.
     """
-    blocks = grouped([sample for sample in samples if sample is not None])
+    blocks = grouped([_plain(sample) for sample in samples if sample is not None])
     total = sum(len(block[0].sequence) for block in blocks)
     for columns in WIDTHS:
         canvas = _drawn(samples, blocks, max(60, min(columns, total)))
@@ -44,6 +45,12 @@ def _drawn(samples: Sequence[Designed | None], blocks: Sequence[Sequence[Designe
     if missing := sum(sample is None for sample in samples):
         canvas.place(columns, f"{missing} of {len(samples)} samples are not valid", "")
     return canvas
+
+
+def _plain(sample: Designed) -> Designed:
+    """Real data (which nobody was unsure of) without the native sequence: it is the same."""
+    real = sample.sequence == sample.native and sample.confidence is None
+    return sample._replace(native="") if real else sample
 
 
 def grouped(samples: Sequence[Designed]) -> list[list[Designed]]:
@@ -104,7 +111,8 @@ def _shades(design: Designed, part: slice) -> tuple[NDArray[np.float64], NDArray
 def _legend(canvas: Canvas, native: bool, confidence: bool) -> None:
     for name, group in GROUPS.items():
         canvas.chip(f"{name} {group.letters}", palette.tinted(group.colour, 1))
-    canvas.next_line(20)
+    if native or confidence:
+        canvas.next_line(20)
     if native:
         shade = GROUPS["aliphatic"].colour
         canvas.chip("the native residue", palette.tinted(shade, 1), "L", np.ones(3))

@@ -143,7 +143,7 @@ def _lettered(axes: Axes) -> None:
 def _square(i: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=0.8)
+    return Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=0.8, zorder=3, clip_on=False)
 
 
 def _margin(figure: Any, axes: Axes, table: NDArray[np.float64]) -> None:

@@ -21,13 +21,23 @@ class Text:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page. `dark` replaces it on dark pages; `pixels` keeps small pictures crisp when enlarged."""
+    """An image inside the page.
+
+    Args:
+        uri: its content, see `multigen.report.charts.data_uri`.
+        alt: what a reader who does not see it is told.
+        caption: below.
+        dark: replaces it on dark pages.
+        pixels: keep it crisp when it is enlarged.
+        width: in pixels, if known.
+    """
 
     uri: str
     alt: str
     caption: str = ""
     dark: str = ""
     pixels: bool = False
+    width: int = 0
     kind: ClassVar[str] = "picture"
 
 
@@ -115,8 +125,8 @@ def line_chart(lines: Sequence[Line], title: str) -> Picture:
 
 def png(path: Path, alt: str, caption: str = "") -> Picture:
     content = path.read_bytes()
-    small = int.from_bytes(content[16:20]) < 400  # the width, in every PNG's header
-    return Picture(data_uri(content, "png"), alt, caption, pixels=small)
+    width = int.from_bytes(content[16:20])  # where it is in every PNG's header
+    return Picture(data_uri(content, "png"), alt, caption, pixels=width < 400, width=width)
 
 
 def number(value: Any) -> str:

@@ -17,6 +17,9 @@ from multigen.report.record import Record
 
 Part = Callable[[Record], Section | None]
 
+WIDE, WIDEST = 900, 1300
+"""Pixels beyond which what a metric drew, and what shows samples, is given a page's whole width."""
+
 
 def summary(run: Record) -> str:
     """What was trained, in one line, from the configuration."""
@@ -54,7 +57,7 @@ def samples(run: Record) -> Section | None:
     """Samples beside real data: those of the evaluation, else the last ones drawn while training."""
     found = run.pictures(run.evaluation.get("grids") or _latest(run))
     pictures = [png(path, f"Grid of pictures: {caption}", caption) for caption, path in found]
-    return Section("Samples", [Gallery(pictures)]) if pictures else None
+    return Section("Samples", [Gallery(pictures, 1 if any(p.width > WIDEST for p in pictures) else 2)]) if pictures else None
 
 
 def _latest(run: Record) -> dict[str, str]:
@@ -71,8 +74,15 @@ def measures(run: Record) -> Section | None:
     rows = [[Cell(k, _about(run, "meaning", k), code=True), _value(values, k), *_context(run, k)] for k in _measured(run)]
     table = Table(header, rows, "Real data: the same measure of real data in the place of samples.", numeric=(1, 2))
     notes = [blocks.Text(m["note"]) for m in run.evaluation.get("about_metrics", {}).values() if m.get("note")]
-    closer = [png(p, caption, caption) for caption, p in run.pictures(run.evaluation.get("pictures", {}))]
-    return Section("Measures", [table, *notes, *_validation(run), *([Gallery(closer, 1)] if closer else [])])
+    return Section("Measures", [table, *notes, *_validation(run), *_closer(run)])
+
+
+def _closer(run: Record) -> list[blocks.Block]:
+    """What metrics drew: wide pictures one below the other, others in pairs."""
+    drawn = [png(path, caption, caption) for caption, path in run.pictures(run.evaluation.get("pictures", {}))]
+    wide = [picture for picture in drawn if picture.width > WIDE]
+    rest = [picture for picture in drawn if picture.width <= WIDE]
+    return [Gallery(some, columns) for some, columns in ((wide, 1), (rest, min(2, len(rest)))) if some]
 
 
 def _validation(run: Record) -> list[blocks.Block]:

@@ -198,6 +198,19 @@ def test_a_modality_adds_parts(run):
     assert "run-0-bond-lengths" in page.ids
 
 
+def test_wide_pictures_of_metrics_have_the_width_of_the_page(run):
+    from matplotlib.image import imsave
+
+    for name, width in {"wide": 1000, "left": 500, "right": 500}.items():
+        imsave(run / f"evaluation/{name}.png", [[(0.0, 0.0, 0.0)] * width])
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    evaluation["pictures"] = {name: f"evaluation/{name}.png" for name in ("left", "wide", "right", "none")}
+    write_json(run / "evaluation.json", evaluation)
+    galleries = re.findall(r'--columns: (\d)">(.*?)</div>', write_report(run).read_text(), re.DOTALL)
+    measured = [(columns, re.findall(r'alt="(\w+)"', inside)) for columns, inside in galleries if "Grid" not in inside]
+    assert measured[:2] == [("1", ["wide"]), ("2", ["left", "right"])]
+
+
 def test_a_run_that_was_resumed_counts_each_step_once(run):
     with open(run / "metrics.jsonl", "a") as file:
         file.write('\n{"step": 80, "loss/denoise": 9.0}\n')

@@ -47,10 +47,15 @@ def test_any_samples_can_be_drawn(tmp_path, samples):
 
 
 def test_long_chains_are_wrapped_and_none_is_left_out(tmp_path):
-    heights = [pixels(draw([design(sequence(n))], tmp_path / "x.png")).shape[0] for n in (90, 290)]
+    heights = [pixels(draw([design(sequence(n), [0])], tmp_path / "x.png")).shape[0] for n in (90, 290)]
     assert heights[1] > heights[0] + 100
-    two = pixels(draw([design(sequence(90), name=n) for n in "ab"], tmp_path / "x.png")).shape[0]
+    two = pixels(draw([design(sequence(90), [0], name=n) for n in "ab"], tmp_path / "x.png")).shape[0]
     assert two > heights[0] + 50
+
+
+def test_real_data_are_one_row_each(tmp_path):
+    real, designed = (pixels(draw([design(sequence(60), wrong)], tmp_path / "x.png")) for wrong in ([], [0]))
+    assert real.shape[0] < designed.shape[0] - 10
 
 
 def test_pictures_are_the_same_for_the_same_samples(tmp_path):
