@@ -6,14 +6,16 @@ reader's browser runs none, each structure is the picture that stands for it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multigen import assets
 from multigen.files import sha256
 from multigen.report.blocks import Block, Gallery, Section, Text, Viewer
+from multigen.state import MultigenError
 
-__all__ = ["SCRIPT", "Viewer", "fetch", "script", "shown", "with_note"]
+__all__ = ["SCRIPT", "Viewer", "fetch", "offer", "script", "shown", "with_note"]
 
 SCRIPT = assets.NpmAsset(
     name="3dmol",
@@ -34,6 +36,16 @@ def fetch(root: Path | None = None) -> Path:
         MultigenError: npm is not installed, or no registry can be reached.
     """
     return assets.fetch(SCRIPT, root)
+
+
+def offer(root: Path | None = None) -> bool:
+    """Bring the script if that is possible, for the preparation of data that can do without: says so in one line if not."""
+    try:
+        fetch(root)
+    except MultigenError as error:
+        print(f"structures in reports will be pictures that cannot be turned: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def script(root: Path | None = None) -> str | None:

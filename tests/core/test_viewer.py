@@ -12,6 +12,7 @@ import pytest
 from multigen.files import sha256
 from multigen.report import Section, viewer, write_report
 from multigen.report.blocks import Gallery, Picture, Text, Viewer
+from multigen.state import MultigenError
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 CODE = "window.$3Dmol = {say: '</script><!-- x'};"
@@ -86,6 +87,17 @@ def test_command_fetches_the_script_and_asks_the_modality(tmp_path, fetched, cap
     given = {"run": str(tmp_path / "run"), "out": None, "title": None, "fetch": True}
     report.main(OmegaConf.create(given))
     assert "Of toy" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_the_script_is_offered_where_it_cannot_be_had(data_root, fetched, monkeypatch, capsys):
+    assert viewer.offer() and not capsys.readouterr().err
+    fetched.unlink()
+    monkeypatch.setattr(viewer.assets.shutil, "which", lambda name: None)
+    assert not viewer.offer()
+    line = capsys.readouterr().err
+    assert line.startswith("structures in reports will be pictures") and "npm is not installed" in line
+    with pytest.raises(MultigenError, match="npm is not installed"):
+        viewer.fetch()
 
 
 @pytest.mark.parametrize("modality", [None, {}, {"_target_": "nowhere.Nothing"}, {"_target_": "builtins.dict", "a": {}}])
