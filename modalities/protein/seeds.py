@@ -36,7 +36,7 @@ SEEDS = (
 )  # fmt: skip
 HITS = 4 * 10**8
 """Hits of all kinds of words together."""
-ALIGNMENTS = 4 * 10**5
+ALIGNMENTS = 10**6
 """Pairs that may pass by chance; sets the score a segment needs."""
 SHARE = 0.1
 """Of all pairs, the most that may pass by chance."""

@@ -84,7 +84,8 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.acquire()
         with files.writing(self.folder):
-            shutil.rmtree(self._part, ignore_errors=True)
+            for left in (self._part, *self._part.parent.glob(f".{self.folder.name}.{'?' * 8}.tmp")):  # see `files.temporary`
+                shutil.rmtree(left, ignore_errors=True)
             self._part.mkdir()
             self._rows = {name: _Rows(self._part / f"{name}.npy", column) for name, column in COLUMNS.items()}
             for name in ("start", "name_start"):
@@ -145,9 +146,16 @@ class Writer:
         checksums = {f"{name}.npy": files.sha256(self._part / f"{name}.npy") for name in COLUMNS}
         own = {"format": FORMAT, "count": count, "residues": self._rows["sequence"].count, "files": checksums}
         files.write_json(self._part / "manifest.json", {**self.about, **own})
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Put the new folder in the old one's place; a folder cannot be renamed over another one."""
+        old = files.temporary(self.folder)
+        if self.folder.exists():
+            os.replace(self.folder, old)
         os.replace(self._part, self.folder)
         files.sync_folder(self.folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def prepare(folder: Path, about: Mapping[str, Any], fill: Callable[[Writer], None]) -> Path:

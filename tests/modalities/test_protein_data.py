@@ -121,11 +121,11 @@ def test_an_interrupted_writer_leaves_what_was_there(folder):
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
-    left = tmp_path / ".toy.tmp"
-    left.mkdir()
-    (left / "sequence.npy").write_bytes(b"half")
+    for left in (".toy.tmp", ".toy.0123abcd.tmp"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "sequence.npy").write_bytes(b"half")
     stored.prepare(tmp_path / "toy", ABOUT, lambda writer: writer.add(example(0)))
-    assert not left.exists() and len(Stored(tmp_path / "toy")) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".toy.lock", "toy"] and len(Stored(tmp_path / "toy")) == 1
 
 
 def test_preparing_again_verifies_and_a_damaged_file_is_made_again(tmp_path):
