@@ -10,9 +10,8 @@ from modalities.protein.embeddings import FORMATS, Folder, WithEmbeddings
 from modalities.protein.encoders import Files
 from modalities.protein.example import Helices
 from modalities.protein.modality import Protein
-from modalities.protein.targets import decode_names, encode_names, target_sites
+from modalities.protein.targets import decode_names, encode_names
 from multigen.cache import Cached, Job, Storage, load_teacher, open_cache, prepare
-from multigen.modality import collate_targets
 from multigen.state import Batch, MultigenError
 
 WIDTHS = {"single": 5, "pair": 3, "structure": 4}
@@ -33,17 +32,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-class Named(Protein):
-    """The modality with the names that files are found by, and targets padded as the batch is."""
-
-    def collate(self, examples, keys) -> Batch:
-        batch = super().collate(examples, keys)
-        target = collate_targets(examples, target_sites(examples, batch.mask["sequence"].shape[1], self.neighbours))
-        return batch.replace(raw={**batch.raw, "name": encode_names([e["name"] for e in examples])}, target=target)
+def modality() -> Protein:
+    """With a teacher, for which the batch carries names."""
+    return Protein(neighbours=K, encoders={"any": object()})
 
 
 def batch_of(*index: int) -> Batch:
-    return Named(neighbours=K).collate([Helices()[i] for i in index], index)
+    return modality().collate([Helices()[i] for i in index], index)
 
 
 def test_names_travel_as_tensors():
@@ -234,12 +229,12 @@ def ends(tmp_path):
 @pytest.mark.parametrize(("what", "whiten"), [("pair", None), ("pair", 2), ("single", 3), ("structure", None)])
 def test_cached_targets_are_those_of_the_teacher(ends, data_root, what, whiten, dtype, bound):
     """Through the cache and back, in batches other than those that were encoded: the same values at the same sites."""
-    dataset, modality, storage = Ends(), Named(neighbours=K), Storage(dtype, whiten, shard=2)
-    prepare(Job(dataset, modality, Files(ends, what, neighbours=K), what, batch_size=4), storage, log=lambda text: None)
+    dataset, storage = Ends(), Storage(dtype, whiten, shard=2)
+    prepare(Job(dataset, modality(), Files(ends, what, neighbours=K), what, batch_size=4), storage, log=lambda text: None)
     teacher = load_teacher(Files(ends, what, neighbours=K), what, storage, dataset)
     cached = Cached(dataset, {what: open_cache(dataset, teacher, what, dtype)})
     for rows in ([5, 2], [2], [1, 4], [0, 1, 2, 3, 4, 5]):
-        batch = modality.collate([cached[i] for i in rows], rows)
+        batch = modality().collate([cached[i] for i in rows], rows)
         expected, (value, mask) = teacher(batch), batch.target[what]
         assert torch.equal(mask, expected.mask) and value.shape == expected.value.shape
         largest = expected.value[mask].abs().max() if mask.any() else 1
@@ -250,7 +245,7 @@ def test_a_cache_of_other_neighbours_is_not_read(ends, data_root):
     def teacher(k):
         return Files(ends, "pair", neighbours=k)
 
-    prepare(Job(Ends(), Named(neighbours=K), teacher(K), "pair"), Storage(), log=lambda text: None)
+    prepare(Job(Ends(), modality(), teacher(K), "pair"), Storage(), log=lambda text: None)
     with pytest.raises(MultigenError, match=r"cached target 'pair' is stale: .* has encoder"):
         open_cache(Ends(), teacher(K + 1), "pair", "float16")
     with pytest.raises(MultigenError, match=r"Files is for 7 neighbours, the batch has 6: give it neighbours: \$\{modality"):
@@ -260,6 +255,6 @@ def test_a_cache_of_other_neighbours_is_not_read(ends, data_root):
 
 def test_preparing_names_the_first_offender(ends, data_root):
     np.savez(ends / "helix3.npz", **arrays(17))
-    job = Job(Ends(), Named(neighbours=K), Files(ends, "pair", neighbours=K), "pair")
+    job = Job(Ends(), modality(), Files(ends, "pair", neighbours=K), "pair")
     with pytest.raises(MultigenError, match=r"helix3.npz, key 'pair': expected shape \(18, 18, any\), found \(17, 17, 3\)"):
         prepare(job, Storage(), log=lambda text: None)

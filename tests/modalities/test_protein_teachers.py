@@ -16,9 +16,7 @@ from modalities.protein.example import Helices
 from modalities.protein.features import nearest
 from modalities.protein.modality import Protein
 from modalities.protein.proteinmpnn import ProteinMPNN
-from modalities.protein.targets import target_sites
 from multigen.cache import Cached, Job, Storage, load_teacher, open_cache, prepare
-from multigen.modality import collate_targets
 from multigen.state import Batch, Features, MultigenError
 
 K = 12
@@ -36,18 +34,9 @@ TEACHERS = {
 WIDTHS = {"structure": 128, "single": 128, "others": 128, "pair": 128, "told pair": 256, "trace": 128}
 
 
-class Padded(Protein):
-    """The modality with targets padded as the batch is."""
-
-    def collate(self, examples, keys) -> Batch:
-        batch = super().collate(examples, keys)
-        sites = target_sites(examples, batch.mask["sequence"].shape[1], self.neighbours)
-        return batch.replace(target=collate_targets(examples, sites))
-
-
 def batch_of(*index: int, neighbours: int = K) -> Batch:
     """Helices of 9, 12, ... residues: the first have fewer than `K` known ones."""
-    return Padded(neighbours=neighbours).collate([Helices()[i] for i in index], index)
+    return Protein(neighbours=neighbours).collate([Helices()[i] for i in index], index)
 
 
 def with_sequence(batch: Batch, tokens: torch.Tensor) -> Batch:
@@ -128,7 +117,7 @@ def test_unknown_and_masked_residues_are_read_as_unknown():
 def test_proteins_without_a_backbone():
     example = Helices()[2]
     example["backbone"][:] = np.nan
-    batch = Padded(neighbours=K).collate([example, Helices()[0]], [0, 1])
+    batch = Protein(neighbours=K).collate([example, Helices()[0]], [0, 1])
     for make in TEACHERS.values():
         found = make()(batch)
         assert not found.mask[0].any() and found.mask[1].any() and found.value.isfinite().all()
@@ -221,7 +210,7 @@ def test_fingerprints():
 )
 def test_cached_states_are_those_of_the_teacher(data_root, name, whiten, dtype, bound):
     """Proteins with fewer known residues than neighbours, and with unknown ones: the same values at the same sites."""
-    dataset, modality, storage = Helices(), Padded(neighbours=K), Storage(dtype, whiten, shard=5)
+    dataset, modality, storage = Helices(), Protein(neighbours=K), Storage(dtype, whiten, shard=5)
     prepare(Job(dataset, modality, TEACHERS[name](), name, batch_size=5), storage, log=lambda text: None)
     teacher = load_teacher(TEACHERS[name](), name, storage, dataset)
     cached = Cached(dataset, {name: open_cache(dataset, teacher, name, dtype)})
