@@ -126,9 +126,10 @@ def collect(
 
 
 def _sides(groups: list[int], rules: Rules) -> list[str]:
-    held = scaffold.sides(groups, rules.share + rules.tested)
-    tested = scaffold.sides(groups, rules.tested, ("", "test"))  # of the same groups, by the same hash with a lower bound
-    return [test or side for side, test in zip(held, tested, strict=True)]
+    tested = scaffold.sides(groups, rules.tested, ("", "test"))
+    rest = [group for group, test in zip(groups, tested, strict=True) if not test]
+    side = dict(zip(rest, scaffold.sides(rest, rules.tested + rules.share), strict=True))  # by the same hash
+    return [test or side[group] for group, test in zip(groups, tested, strict=True)]
 
 
 def fitted(found: Found, rules: Rules) -> dict[str, Any]:

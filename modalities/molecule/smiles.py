@@ -142,9 +142,9 @@ def lines(path: Path) -> Iterator[Line]:
 
 def _listed(text: Iterator[str]) -> Iterator[Line]:
     for number, line in enumerate(text, 1):
-        first, _, name = line.strip().partition(" " if " " in line.strip() else "\t")
+        first, *rest = line.split(maxsplit=1) or [""]
         if first and not first.startswith("#") and not (number == 1 and first.lower() == "smiles"):
-            yield Line(number, first, name.strip())
+            yield Line(number, first, "".join(rest).strip())
 
 
 def _table(path: Path, text: Iterator[str], delimiter: str) -> Iterator[Line]:
