@@ -29,7 +29,7 @@ _REACH = 32
 POSITIONS = 2 * _REACH + 2
 """Classes of relative position: -32 .. 32, and one for another chain."""
 _EMBEDDED = 16
-_CHUNK = 2048
+_CHUNK = {"cpu": 2**11, "cuda": 2**16}
 """Edges whose radial bases are held at once: they stay in the processor's cache, and memory does not grow with the batch."""
 
 
@@ -188,13 +188,19 @@ class RadialLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, length: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(length)
-        flat = length.flatten(0, -2)  # (B L K, P)
-        out = [functional.linear(radial(part).flatten(1), weight) for part in flat.split(_CHUNK)]  # (<= chunk, D) each
+        out = [functional.linear(radial(part).flatten(1), weight) for part in _parts(length)]  # (<= chunk, D) each
         return torch.cat(out).view(*length.shape[:-1], -1)  # (B, L, K, D)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[no-untyped-def]
         (length,) = ctx.saved_tensors  # (B, L, K, P)
-        parts = zip(grad.flatten(0, -2).split(_CHUNK), length.flatten(0, -2).split(_CHUNK), strict=True)
-        terms = (g.T @ radial(part).flatten(1).to(g.dtype) for g, part in parts)  # (D, 16 P) each
-        return None, sum(terms, grad.new_zeros(grad.shape[-1], _BASES * length.shape[-1]))  # (D, 16 P)
+        # summed in the type of the distances, whatever the products are made in
+        total = length.new_zeros(grad.shape[-1], _BASES * length.shape[-1])  # (D, 16 P)
+        for part, distances in zip(_parts(grad), _parts(length), strict=True):
+            total += part.T @ radial(distances).flatten(1).to(grad.dtype)  # (D, 16 P)
+        return None, total
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """(B, L, K, F) -> (<= chunk, F) each."""
+    return x.flatten(0, -2).split(_CHUNK.get(x.device.type, 2**16))

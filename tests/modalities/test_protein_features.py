@@ -143,7 +143,7 @@ def test_relative_positions():
 
 @pytest.mark.parametrize("chunk", [2048, 7])
 def test_bases_are_multiplied_as_if_they_were_stored(chunk, monkeypatch):
-    monkeypatch.setattr(features, "_CHUNK", chunk)
+    monkeypatch.setitem(features._CHUNK, "cpu", chunk)
     noise = Noise(keys(0, range(2)))
     d, grad = 25 * noise.uniform([5, 3, 4], torch.float64), noise.fold("g").normal([5, 3, 6], torch.float64)
     weight = noise.fold("w").normal([6 * 64], torch.float64)[0].reshape(6, 64).requires_grad_()
