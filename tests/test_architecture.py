@@ -139,7 +139,8 @@ def test_a_modality_imports_the_core_and_itself(folder):
         own = f"modalities.{folder.name}"
         strangers = {m for m in ours if m.startswith("modalities") and m != own and not m.startswith(own + ".")}
         assert not strangers, path
-        assert not {m for m in ours if room(m) in COMPOSERS and m.startswith("multigen")}, path
+        if path.name != "commands.py":  # what a modality adds to the command line is a part of it
+            assert not {m for m in ours if room(m) in COMPOSERS and m.startswith("multigen")}, path
 
 
 def test_importing_multigen_is_quick():
