@@ -47,7 +47,7 @@ class Unfit(MultigenError):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 # ------------------------------------------------------------------------------------------------------------------ to RDKit
@@ -258,10 +258,10 @@ def _kekulised(mol: Mol) -> Mol:
 
 
 def _order(bond: Bond) -> int:
-    name = bond.GetBondType().name.lower()
-    if name not in BONDS[1:AROMATIC]:
-        raise Unfit("bond out of vocabulary", f"{name}; choices are {', '.join(BONDS)}")
-    return BONDS.index(name)
+    order = int(bond.GetBondType())  # RDKit numbers single, double and triple bonds 1, 2 and 3
+    if not 1 <= order < AROMATIC:
+        raise Unfit("bond out of vocabulary", f"{bond.GetBondType().name.lower()}; choices are {', '.join(BONDS)}")
+    return order
 
 
 def dense(record: Record, hydrogens: bool = True, aromatic: bool | None = None) -> dict[str, Any]:

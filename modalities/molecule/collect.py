@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,10 +24,14 @@ from multigen.random import hash64
 from multigen.state import MultigenError
 
 if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
+
     from rdkit.Chem import Mol
 
 NAMED, REASONS = 3, 6
 """How many of those that are left out for one reason are named, and for how many reasons."""
+WINDOW = 2048
+"""Molecules that are shared out among processes at a time."""
 GROUPINGS = ("scaffold", "name", "given")
 
 
@@ -68,11 +76,10 @@ class Tally:
     count: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, where: str, error: Unfit) -> None:
-        self.count[error.reason] += 1
-        names = self.named.setdefault(error.reason, [])
+    def add(self, where: str, reason: str, detail: str = "") -> None:
+        self.count[reason] += 1
+        names = self.named.setdefault(reason, [])
         if len(names) < NAMED:
-            detail = str(error).removeprefix(error.reason).lstrip(": ")
             names.append(f"{where}: {detail}" if detail else where)
         elif len(names) == NAMED:
             names.append("...")
@@ -90,7 +97,13 @@ class Tally:
 
 
 def collect(
-    writer: store.Writer, about: dict[str, Any], source: str, found: Iterable[Found], rules: Rules, strict: bool = False
+    writer: store.Writer,
+    about: dict[str, Any],
+    source: str,
+    found: Iterable[Found],
+    rules: Rules,
+    strict: bool = False,
+    workers: int | None = None,
 ) -> Tally:
     """Write what fits; return what does not.
 
@@ -101,6 +114,7 @@ def collect(
         found: what is there.
         rules: what fits.
         strict: stop at the first that does not.
+        workers: processes; None for one on each processor.
 
     Raises:
         MultigenError: with `strict`, something does not fit; or nothing does.
@@ -108,15 +122,15 @@ def collect(
     if rules.by not in GROUPINGS:
         raise MultigenError(f"unknown by {rules.by!r}: choices are {list(GROUPINGS)}")
     tally = Tally()
-    for one in found:
+    for one, fit in _fit_all(iter(found), rules, workers):
         tally.total += 1
         where = f"{one.where} {one.name!r}" if one.name else one.where
-        try:
-            writer.add(fitted(one, rules), one.split)
-        except Unfit as error:
-            if strict:
-                raise MultigenError(f"{source}, {where}: {error}") from None
-            tally.add(where, error)
+        if fit.example is not None:
+            writer.add(fit.example, one.split)
+        elif strict:
+            raise MultigenError(f"{source}, {where}: {': '.join(filter(None, (fit.reason, fit.detail)))}")
+        else:
+            tally.add(where, fit.reason, fit.detail)
     about |= tally.describe()
     if not len(writer):
         raise MultigenError(tally.line(source) if tally.total else f"{source} holds no molecule")
@@ -130,6 +144,44 @@ def _sides(groups: list[int], rules: Rules) -> list[str]:
     rest = [group for group, test in zip(groups, tested, strict=True) if not test]
     side = dict(zip(rest, scaffold.sides(rest, rules.tested + rules.share), strict=True))  # by the same hash
     return [test or side[group] for group, test in zip(groups, tested, strict=True)]
+
+
+class Fit(NamedTuple):
+    """What became of one of `Found`."""
+
+    example: dict[str, Any] | None
+    """As it is stored; None if it does not fit."""
+    reason: str = ""
+    detail: str = ""
+
+
+def _fit_all(found: Iterator[Found], rules: Rules, workers: int | None) -> Iterator[tuple[Found, Fit]]:
+    """In order; by several processes where there is much to do."""
+    windows = iter(lambda: list(islice(found, WINDOW)), [])
+    first, count = next(windows, []), workers or processors()
+    if count == 1 or len(first) < WINDOW:
+        yield from ((one, _fit(rules, one)) for one in chain(first, chain.from_iterable(windows)))
+        return
+    with processes(count) as pool:
+        for window in chain([first], windows):
+            yield from zip(window, pool.imap(partial(_fit, rules), window, 32), strict=True)
+
+
+def _fit(rules: Rules, found: Found) -> Fit:
+    try:
+        return Fit(fitted(found, rules))
+    except Unfit as error:
+        return Fit(None, error.reason, error.detail)
+
+
+def processes(count: int) -> Pool:
+    """A pool of so many."""
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn").Pool(count)
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fitted(found: Found, rules: Rules) -> dict[str, Any]:
@@ -188,7 +240,13 @@ class Source(NamedTuple):
 
 
 def prepare(
-    folder: Path, source: Source, rules: Rules, strict: bool = False, verify: bool = True, quiet: bool = False
+    folder: Path,
+    source: Source,
+    rules: Rules,
+    strict: bool = False,
+    verify: bool = True,
+    quiet: bool = False,
+    workers: int | None = None,
 ) -> Path:
     """Store what fits, unless it is stored. Returns the folder.
 
@@ -200,6 +258,7 @@ def prepare(
         verify: of a folder that is there, compare the recipe and the checksums. Without it, it is taken as it is: where the
             folder's name says what it was made of, and a data set wants to begin.
         quiet: say nothing of what is left out, which is known beforehand; it is in the manifest.
+        workers: processes; None for one on each processor.
 
     Raises:
         MultigenError: with `strict`, something does not fit; nothing does; the disk is full.
@@ -209,7 +268,7 @@ def prepare(
 
     def fill(writer: store.Writer) -> None:
         with bar(f"reading {source.name}", source.total()) as progress:
-            tally = collect(writer, about, source.name, source.found(progress), rules, strict)
+            tally = collect(writer, about, source.name, source.found(progress), rules, strict, workers)
         if tally.count and not quiet:
             print(tally.line(source.name), file=sys.stderr)
 

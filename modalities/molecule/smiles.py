@@ -9,10 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import multiprocessing
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modalities.molecule import collect
 from modalities.molecule.chemistry import Unfit, smiles
-from modalities.molecule.collect import Found, Rules, Source, sanitise
+from modalities.molecule.collect import Found, Rules, Source, processes, processors, sanitise
 from modalities.molecule.sdf import find
 from modalities.molecule.stored import Stored
 from multigen import files, store
@@ -119,7 +116,7 @@ def prepare(
     def total() -> int:
         return sum(1 for file in found for _ in lines(file))
 
-    collect.prepare(folder, Source(source.name, read, total, recipe), rules, strict, verify)
+    collect.prepare(folder, Source(source.name, read, total, recipe), rules, strict, verify, workers=1)
     shutil.rmtree(parts, ignore_errors=True)
     return folder
 
@@ -175,10 +172,8 @@ def conformers(
         parts: a folder in which finished parts are kept.
         progress: called with the number of molecules that are done.
     """
-    count = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
     everything = ((file.name if len(found) > 1 else "", line) for file in found for line in lines(file))
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(count) as pool:
+    with processes(workers or processors()) as pool:
         done = 0
         while part := list(islice(everything, PART)):
             tasks = [(line.smiles, seed) for _, line in part]
@@ -213,7 +208,7 @@ def _embedded(task: tuple[str, int]) -> tuple[bytes, str, str]:
     try:
         mol = embed(*task)
     except Unfit as error:
-        return b"", error.reason, str(error).removeprefix(error.reason).lstrip(": ")
+        return b"", error.reason, error.detail
     return mol.ToBinary(int(Chem.PropertyPickleOptions.NoProps)), "", ""
 
 

@@ -335,6 +335,17 @@ def test_a_record_that_cannot_be_used_is_named_and_counted(data_root, tmp_path, 
     assert "\n" not in str(caught.value)
 
 
+def test_several_processes_store_the_same(data_root, tmp_path, monkeypatch):
+    toys.sdf(tmp_path / "own.sdf", [*toys.SMILES, "CCBr"])
+    with open(tmp_path / "own.sdf", "a") as file:
+        file.write("broken\n$$$$\n")
+    one = sdf.Sdf(tmp_path / "own.sdf", "all", root=tmp_path / "one")
+    monkeypatch.setattr(collect, "WINDOW", 4)
+    monkeypatch.setattr(collect, "processors", lambda: 2)
+    other = sdf.Sdf(tmp_path / "own.sdf", "all", root=tmp_path / "other")
+    assert one.fingerprint == other.fingerprint and one.store.manifest == other.store.manifest
+
+
 def test_strict_stops_before_anything_is_stored(data_root, tmp_path):
     (tmp_path / "own.sdf").write_text(records("broken\n$$$$\n"))
     with pytest.raises(MultigenError, match=r"own\.sdf, record 2 'broken': broken: it has no line 'M  END'"):
@@ -376,7 +387,7 @@ def test_many_reasons_are_cut_short():
     tally = collect.Tally(total=100)
     for i in range(20):
         for _ in range(20 - i):
-            tally.add(f"record {i}", collect.Unfit(f"reason {i}", "why"))
+            tally.add(f"record {i}", f"reason {i}", "why")
     line = tally.line("own.sdf")
     assert line.startswith("own.sdf: left out 210 of 100: 20 reason 0 (record 0: why, record 0: why, record 0: why, ...); 19 ")
     assert line.endswith("; 105 for other reasons") and len(line) < 600
