@@ -1,8 +1,8 @@
-"""The pinned packages that protein data come in, and the viewer of the report."""
+"""The pinned packages that protein data come in."""
 
 from __future__ import annotations
 
-from multigen.assets import Asset, DebianAsset, NpmAsset
+from multigen.assets import Asset, DebianAsset
 
 CGDMS = Asset(
     name="cgdms",
@@ -20,12 +20,3 @@ PROMOD3 = DebianAsset(
     size=371_348_316,
     licence="Apache-2.0",
 )
-VIEWER = NpmAsset(
-    name="3dmol",
-    version="2.5.5",
-    file="3dmol-2.5.5.tgz",
-    sha256="26d91c5036d4efe78fc032c22cb692fea92bbb3cb1e65d20bf3869673fb3d8f5",
-    size=4_231_158,
-    licence="BSD-3-Clause",
-)
-VIEWER_SCRIPT = "package/build/3Dmol-min.js"

@@ -156,7 +156,8 @@ class Experiment:
     def observers(self) -> list[Observer]:
         """What looks on while training. A partial is given the experiment's own objects by the names of its parameters."""
         made = make(self._node("trainer").get("observers") or {}, "trainer.observers")
-        return [self._completed(x, f"trainer.observers.{k}") if isinstance(x, partial) else x for k, x in made.items()]
+        used = {k: x for k, x in made.items() if x is not None}  # null leaves one out
+        return [self._completed(x, f"trainer.observers.{k}") if isinstance(x, partial) else x for k, x in used.items()]
 
     def _completed(self, observer: partial[Any], key: str) -> Any:
         own = {"dataset": lambda: self.valid, "held_out": lambda: self._dataset("valid"), "sampler": lambda: self.sampler}
@@ -169,7 +170,7 @@ class Experiment:
 
     @cached_property
     def metrics(self) -> dict[str, Metric[Any]]:
-        return make(self.config.get("metrics") or {}, "metrics")
+        return {k: m for k, m in make(self.config.get("metrics") or {}, "metrics").items() if m is not None}
 
     # ------------------------------------------------------------------------------------------------------------ making
 
