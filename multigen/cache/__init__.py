@@ -6,7 +6,8 @@
     train = Cached(train, {"tokens": open_cache(train, teacher, "tokens", "float16")})  # targets: cached
     modality.encoders = {"tokens": teacher}                                             # targets: online
 
-Both of the last two lines give the objective the same targets, to the rounding of the storage type.
+Both of the last two lines give the objective the same targets, to the rounding of the storage type. Several targets of one
+data set are prepared in one pass over it by `prepare_all`.
 
 A cache is a folder named after the data, the target and a digest of its `Spec`. It holds `manifest.json` and one
 memory-mapped safetensors file per shard of examples, each with a small JSON neighbour that holds its checksum and says that
@@ -18,8 +19,8 @@ from multigen.cache.codec import CODECS
 from multigen.cache.encode import Job
 from multigen.cache.read import Cached, Reader, open_cache
 from multigen.cache.spec import Spec, Storage
-from multigen.cache.whitening import Whitened, Whitening, fit_teacher, load_teacher
-from multigen.cache.write import build, prepare
+from multigen.cache.whitening import Whitened, Whitening, fit_teachers, load_teacher
+from multigen.cache.write import build, build_all, prepare, prepare_all
 
 __all__ = [
     "CODECS",
@@ -31,8 +32,10 @@ __all__ = [
     "Whitened",
     "Whitening",
     "build",
-    "fit_teacher",
+    "build_all",
+    "fit_teachers",
     "load_teacher",
     "open_cache",
     "prepare",
+    "prepare_all",
 ]

@@ -1,4 +1,4 @@
-"""Running a frozen encoder over a data set, away from any training."""
+"""Running frozen encoders over a data set, away from any training."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ from multigen.random import keys
 from multigen.state import Batch, Features, MultigenError
 
 
-class Cost(NamedTuple):
-    """What encoding costs, measured on a few batches."""
+class Size(NamedTuple):
+    """How large the features of one target are."""
 
-    seconds: float
-    """Per example, reading and encoding."""
     rows: float
     """Per example, before masking: tokens, residues, edges."""
     width: int
     """D."""
 
 
+class Cost(NamedTuple):
+    """What encoding costs, measured on a few batches."""
+
+    seconds: float
+    """Per example, reading and encoding for all targets together."""
+    sizes: list[Size]
+    """Of each target."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """An encoder, and the examples it is to see.
+    """An encoder, and the examples it is to see: one target.
 
     Args:
         dataset: the examples.
@@ -58,17 +65,15 @@ class Job:
             collate_fn=partial(_collate, self.modality),
         )
 
-    def features(self, indices: Sequence[int]) -> Iterator[Features]:
-        """The features of some examples, batch by batch: value Float32 (B, *sites, D), mask Bool (B, *sites), on the CPU.
+    def encode(self, batch: Batch) -> Features:
+        """The features of a batch on `device`: value Float32 (B, *sites, D), mask Bool (B, *sites), both on the CPU.
 
         Raises:
             MultigenError: a feature of a real site is not finite, or value and mask do not fit each other.
         """
-        encoder = self.encoder.to(self.device)
-        for batch in self.batches(indices):
-            with torch.no_grad():
-                found = encoder(batch.to(self.device))
-            yield self._checked(Features(found.value.float().cpu(), found.mask.cpu()))
+        with torch.no_grad():
+            found = self.encoder.to(self.device)(batch)
+        return self._checked(Features(found.value.float().cpu(), found.mask.cpu()))
 
     def _checked(self, features: Features) -> Features:
         value, mask = features
@@ -92,14 +97,35 @@ class Job:
         if any((x != x[:1]).any() for x in (*batch.clean.values(), *batch.raw.values())):
             raise MultigenError(f"target {self.name!r} cannot be cached: the modality augments at random; use targets=online")
 
-    def cost(self) -> Cost:
-        """Measured on one batch of evenly spaced examples, after another one that warms up."""
-        alone = replace(self, workers=0)  # starting workers would be counted in
-        for _ in range(2):
-            indices, start = spaced(len(self.dataset), self.batch_size), time.perf_counter()
-            features = next(alone.features(indices))
-            seconds = time.perf_counter() - start
-        return Cost(seconds / len(indices), features.mask.sum().item() / len(indices), features.value.shape[-1])
+
+def features(jobs: Sequence[Job], indices: Sequence[int]) -> Iterator[list[Features]]:
+    """What each job's encoder says about some examples, batch by batch.
+
+    A batch is made once, as the first job says, and all encoders are given the same tensors: those that are parts of one
+    network can see that they are asked about one batch, and share the forward pass.
+
+    Raises:
+        MultigenError: the jobs' examples or modalities are not the same, or an encoder's features cannot be used.
+    """
+    first = jobs[0]
+    for job in jobs:
+        if job.dataset is not first.dataset or job.modality is not first.modality:
+            raise MultigenError(f"targets {first.name!r} and {job.name!r} are not of the same data set and modality")
+    for batch in first.batches(indices):
+        there = batch.to(first.device)
+        yield [job.encode(there) for job in jobs]
+
+
+def cost(jobs: Sequence[Job]) -> Cost:
+    """Measured on one batch of evenly spaced examples, after another one that warms up."""
+    alone = [replace(job, workers=0) for job in jobs]  # starting workers would be counted in
+    indices = spaced(len(jobs[0].dataset), jobs[0].batch_size)
+    for _ in range(2):
+        start = time.perf_counter()
+        found = next(features(alone, indices))
+        seconds = time.perf_counter() - start
+    sizes = [Size(mask.sum().item() / len(indices), value.shape[-1]) for value, mask in found]
+    return Cost(seconds / len(indices), sizes)
 
 
 def spaced(count: int, wanted: int | None) -> list[int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 
 def duration(seconds: float) -> str:
     """
     >>> duration(0.4), duration(75), duration(7300)
-    ('1 s', '1 min 15 s', '2 h 2 min')
+    ('1 s', '1 min 15 s', '2 h 1 min')
     """
     whole = max(1, round(seconds))
     minutes, hours = whole // 60, whole // 3600
@@ -28,6 +28,15 @@ def amount(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def pass_of(targets: Sequence[str], took: str) -> list[str]:
+    """The lines about each target of one pass over the data, and how long it takes.
+
+    >>> pass_of(["target 'a': 5 kB"], "about 3 s"), pass_of(["target 'a': 5 kB", "target 'b': 8 kB"], "about 3 s")
+    (["target 'a': 5 kB, about 3 s"], ["target 'a': 5 kB", "target 'b': 8 kB", '2 targets in one pass, about 3 s'])
+    """
+    return [f"{targets[0]}, {took}"] if len(targets) == 1 else [*targets, f"{len(targets)} targets in one pass, {took}"]
 
 
 @contextmanager

@@ -11,8 +11,8 @@ It is fitted once, on the training split, and kept in a file that both the cache
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multigen.cache.encode import Job, spaced
-from multigen.cache.progress import bar, duration
+from multigen.cache.encode import Job, cost, features, spaced
+from multigen.cache.progress import bar, duration, pass_of
 from multigen.cache.spec import FORMAT, PREPARE, Spec, Storage, cache_root, digest, refuse, slug
 from multigen.files import atomic_write, make_folder
 from multigen.modality import Dataset, Encoder
@@ -94,15 +94,12 @@ class Moments:
         return self.shift + offset, self.second / self.count - torch.outer(offset, offset)
 
 
-def fit(pieces: Iterable[Tensor], k: int, name: str = "") -> Whitening:
-    """Whiten to `k` dimensions what has the distribution of `pieces`, each (R, D).
+def whitening(moments: Moments, k: int, name: str = "") -> Whitening:
+    """What whitens to `k` dimensions the rows that `moments` is of.
 
     Raises:
         MultigenError: the rows vary in fewer than `k` directions.
     """
-    moments = Moments()
-    for rows in pieces:
-        moments.update(rows)
     if moments.count == 0:
         raise MultigenError(f"cannot whiten target {name!r}: no example has a real site")
     mean, covariance = moments.result()
@@ -150,32 +147,57 @@ def _path(keys: dict[str, Any], root: Path | None) -> Path:
     return cache_root(root) / f"whitening-{slug(keys['name'])}-{digest(keys)[:12]}.safetensors"
 
 
-def fit_teacher(job: Job, storage: Storage, root: Path | None = None, log: Callable[[str], None] = print) -> Encoder:
-    """The encoder that targets are made of, with its whitening (if any) fitted on `job.dataset` unless it already was."""
+class _Fit:
+    """A whitening that is wanted, and where it is kept."""
+
+    def __init__(self, job: Job, k: int, examples: int | None, keys: dict[str, Any], root: Path | None) -> None:
+        self.job, self.k, self.keys, self.path = job, k, keys, _path(keys, root)
+        self.indices = spaced(len(job.dataset), examples)
+        self.moments = Moments()
+
+    def __str__(self) -> str:
+        return f"target {self.job.name!r}: whitening to {self.k} dimensions from {len(self.indices):,} examples"
+
+    def save(self) -> None:
+        whitening(self.moments, self.k, self.job.name).save(self.path, self.keys)
+
+
+def fit_teachers(
+    jobs: Sequence[Job], storages: Sequence[Storage], root: Path | None = None, log: Callable[[str], None] = print
+) -> list[Encoder]:
+    """The encoders that targets are made of, with whitenings (if any) fitted on the data set unless they already were."""
     from filelock import FileLock
 
-    if storage.whiten is None:
-        return job.encoder
-    keys = _keys(job.dataset, job.encoder, job.name, storage)
-    path = _path(keys, root)
-    make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            indices = spaced(len(job.dataset), storage.examples)
-            cost = duration(len(indices) * job.cost().seconds)
-            log(f"target {job.name!r}: whitening to {storage.whiten} dimensions from {len(indices):,} examples, about {cost}")
-            with bar(f"whitening {job.name}", len(indices)) as show:
-                fit(_rows(job, indices, show), storage.whiten, job.name).save(path, keys)
-    return Whitened(job.encoder, Whitening.load(path))
+    wanted = [
+        _Fit(job, storage.whiten, storage.examples, _keys(job.dataset, job.encoder, job.name, storage), root)
+        for job, storage in zip(jobs, storages, strict=True)
+        if storage.whiten is not None
+    ]
+    make_folder(cache_root(root))
+    with ExitStack() as held:
+        for path in sorted(fit.path for fit in wanted):  # in one order, lest two processes wait for each other
+            held.enter_context(FileLock(path.with_suffix(".lock")))
+        missing = [fit for fit in wanted if not fit.path.is_file()]
+        for count in dict.fromkeys(len(fit.indices) for fit in missing):
+            _fit_together([fit for fit in missing if len(fit.indices) == count], log)
+    return [load_teacher(job.encoder, job.name, s, job.dataset, root) for job, s in zip(jobs, storages, strict=True)]
 
 
-def _rows(job: Job, indices: Sequence[int], show: Callable[[int], None]) -> Iterator[Tensor]:
-    """The features of all real sites: (R, D) per batch."""
+def _fit_together(fits: Sequence[_Fit], log: Callable[[str], None]) -> None:
+    """Fit whitenings in one pass over the examples, which are the same for all."""
+    jobs, indices = [fit.job for fit in fits], fits[0].indices
+    took = duration(len(indices) * cost(jobs).seconds)
+    for line in pass_of([str(fit) for fit in fits], f"about {took}"):
+        log(line)
     done = 0
-    for value, mask in job.features(indices):
-        yield value[mask]
-        done += len(mask)
-        show(done)
+    with bar(f"whitening {', '.join(job.name for job in jobs)}", len(indices)) as show:
+        for found in features(jobs, indices):
+            for fit, (value, mask) in zip(fits, found, strict=True):
+                fit.moments.update(value[mask])  # (R, D)
+            done += len(found[0].mask)
+            show(done)
+    for fit in fits:
+        fit.save()
 
 
 def load_teacher(

@@ -3,31 +3,31 @@
 A process takes a shard by locking a file. The system lets go of such a lock when the process dies, so that nothing has to
 be cleaned up, and the next one computes what is missing. Starting the same command several times is therefore all it takes
 to share the work, on one machine or on several with a common disk.
+
+Several targets of the same examples are computed together, a shard of each at a time, since encoders may share a network:
+examples are read once and the network runs once for all. Each target still has its own cache, its own locks and its own
+missing shards, so that it can be prepared alone, and a cache that lacks nothing costs nothing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import pickle
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from multigen.cache import shard
-from multigen.cache.codec import CODECS
-from multigen.cache.encode import Cost, Job
-from multigen.cache.progress import amount, bar, duration
-from multigen.cache.read import shard_path
-from multigen.cache.spec import MANIFEST, PREPARE, Spec, Storage, differences, manifest, refuse
-from multigen.cache.whitening import fit_teacher, spec_of
-from multigen.files import make_folder, write_json
+from multigen.cache.encode import Job, cost, features
+from multigen.cache.plan import Missing, Plan, estimate, examples, lacking, missing
+from multigen.cache.progress import bar
+from multigen.cache.spec import Storage
+from multigen.cache.whitening import fit_teachers
 from multigen.modality import Dataset
 from multigen.state import MultigenError
 
@@ -60,119 +60,103 @@ def prepare(
     Raises:
         MultigenError: the modality augments, a feature is not finite or does not fit the type, the disk is full, ...
     """
-    job.check()
-    teacher = fit_teacher(job, storage, root, log)
-    return [build(replace(job, dataset=d, encoder=teacher), storage, root, jobs, log) for d in (job.dataset, *others)]
+    return [folder for (folder,) in prepare_all([job], [storage], others, root, jobs, log)]
+
+
+def prepare_all(
+    targets: Sequence[Job],
+    storages: Sequence[Storage],
+    others: Sequence[Dataset] = (),
+    root: Path | None = None,
+    jobs: int = 1,
+    log: Log = print,
+) -> list[list[Path]]:
+    """`prepare` for several targets of the same examples, in one pass over each data set.
+
+    Args:
+        targets: jobs that differ in encoder and name alone.
+        storages: how each of them is stored.
+        others, root, jobs, log: as in `prepare`.
+
+    Returns:
+        For each data set, the folders of its caches in the order of `targets`.
+    """
+    targets[0].check()
+    teachers = fit_teachers(targets, storages, root, log)
+    splits = [
+        [replace(job, dataset=dataset, encoder=teacher) for job, teacher in zip(targets, teachers, strict=True)]
+        for dataset in (targets[0].dataset, *others)
+    ]
+    return [build_all(split, storages, root, jobs, log) for split in splits]
 
 
 def build(job: Job, storage: Storage, root: Path | None = None, jobs: int = 1, log: Log = print) -> Path:
     """Cache one target of one data set. `job.encoder` already whitens, where that is wanted; see `prepare`."""
-    spec = spec_of(job.name, job.dataset, job.encoder, storage.dtype)
-    folder = spec.folder(root)
-    plan = Plan(job, folder, spec.dtype, begin(folder, spec, len(job.dataset), storage.shard))
-    missing = plan.missing()
-    if missing:
-        log(plan.estimate(missing, job.cost()))
-        plan.run(missing, jobs)
-    log(f"target {job.name!r}: {len(job.dataset):,} examples are cached in {folder}")
-    return folder
+    return build_all([job], [storage], root, jobs, log)[0]
 
 
-def begin(folder: Path, spec: Spec, count: int, per_shard: int) -> int:
-    """Write the manifest, or go on with the one that is there; returns the examples per shard that it states."""
-    from filelock import FileLock
-
-    make_folder(folder)
-    wanted = asdict(spec) | {"count": count}
-    with FileLock(folder.with_suffix(".lock")):
-        try:
-            found = manifest(folder)
-        except MultigenError:
-            shutil.rmtree(folder)  # shards without a manifest could be of any length
-            write_json(folder / MANIFEST, {"spec": asdict(spec), "count": count, "shard": per_shard})
-            return per_shard
-    keys = found["spec"] | {"count": found["count"]}
-    if differences(keys, wanted):
-        raise refuse(f"cached target {spec.name!r}", wanted, {folder: keys}, f"rm -r {folder}; {PREPARE}")
-    return int(found["shard"])
+def build_all(
+    targets: Sequence[Job], storages: Sequence[Storage], root: Path | None = None, jobs: int = 1, log: Log = print
+) -> list[Path]:
+    """`build` for several targets of one data set, in one pass over it; in several where caches have shards of other sizes."""
+    plans = [Plan.begin(job, storage, root) for job, storage in zip(targets, storages, strict=True)]
+    for size in dict.fromkeys(plan.per_shard for plan in plans):
+        todo = missing([plan for plan in plans if plan.per_shard == size])
+        if todo:
+            for line in estimate(todo, cost([plan.job for plan in lacking(todo)])):
+                log(line)
+            run(todo, jobs)
+    for plan in plans:
+        log(f"target {plan.job.name!r}: {len(plan.job.dataset):,} examples are cached in {plan.folder}")
+    return [plan.folder for plan in plans]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The shards of one cache, and how to compute them."""
+def run(todo: Missing, jobs: int = 1) -> None:
+    """Compute `todo` with `jobs` processes. At the end all of it is there, whoever computed it."""
+    context = multiprocessing.get_context("spawn")
+    done = context.RawValue("q", 0)
+    helpers = max(0, min(jobs, len(todo)) - 1)
+    share = max(1, torch.get_num_threads() // (helpers + 1))
+    processes = [context.Process(target=_help, args=(todo, done, share), daemon=True) for _ in range(helpers)]
+    text = f"caching {', '.join(plan.job.name for plan in lacking(todo))}"
+    with _running(processes), _threads(share), bar(text, examples(todo)) as show:
+        work(todo, lambda count: show(_add(done, count)))
 
-    job: Job
-    folder: Path
-    dtype: str
-    per_shard: int
 
-    def indices(self, number: int) -> range:
-        return range(number * self.per_shard, min((number + 1) * self.per_shard, len(self.job.dataset)))
+def work(todo: Missing, report: Report) -> None:
+    """Compute what nobody else does, and then wait for the others."""
+    wait = False
+    while todo:
+        left = {number: attempt(number, plans, report, wait) for number, plans in todo.items()}
+        todo, wait = {number: plans for number, plans in left.items() if plans}, True
 
-    def missing(self) -> list[int]:
-        """The shards that are not there or not as they were written."""
-        count = -(-len(self.job.dataset) // self.per_shard)
-        return [number for number in range(count) if not shard.valid(shard_path(self.folder, number))]
 
-    def examples(self, numbers: Iterable[int]) -> int:
-        return sum(len(self.indices(number)) for number in numbers)
+def attempt(number: int, plans: Sequence[Plan], report: Report, wait: bool) -> Sequence[Plan]:
+    """Compute a shard for `plans`, where it is not there by now; `wait` for another process that is at it.
 
-    def estimate(self, missing: Sequence[int], cost: Cost) -> str:
-        """What computing `missing` will take, in words.
+    Returns:
+        Those of `plans` that other processes are at. While locks are held none is waited for, so that no two processes wait
+        for each other; and who finds the first lock taken leaves the rest to its holder, who is about to take them.
+    """
+    with ExitStack() as held:
+        if not plans[0].take(number, held, wait):
+            return plans
+        taken = [plans[0], *(plan for plan in plans[1:] if plan.take(number, held, wait=False))]
+        wanted = [] if _orphaned() else [plan for plan in taken if plan.lacks(number)]
+        if wanted:
+            compute(number, wanted, report)
+    return [plan for plan in plans if plan not in taken]
 
-        Raises:
-            MultigenError: more than the disk has left.
-        """
-        name, count = self.job.name, self.examples(missing)
-        row = CODECS[self.dtype].encode(np.zeros((1, cost.width), np.float32))["rows"].nbytes
-        size, free = count * cost.rows * row, shutil.disk_usage(self.folder).free
-        if size > free:
-            raise MultigenError(f"target {name!r} needs {amount(size)} in {self.folder}, where {amount(free)} are left")
-        each = f"{cost.rows:.4g} x {cost.width} {self.dtype} each"
-        cost_text = f"{amount(size)}, about {duration(count * cost.seconds)} for one process on {self.job.device}"
-        return f"target {name!r}: {count:,} of {len(self.job.dataset):,} examples to encode, {each}, {cost_text}"
 
-    def run(self, missing: Sequence[int], jobs: int = 1) -> None:
-        """Compute `missing` with `jobs` processes. At the end all of them are there, whoever computed them."""
-        context = multiprocessing.get_context("spawn")
-        done = context.RawValue("q", 0)
-        helpers = min(jobs, len(missing)) - 1
-        share = max(1, torch.get_num_threads() // (helpers + 1)) if helpers else torch.get_num_threads()
-        arguments = (self, missing, done, share)
-        processes = [context.Process(target=_help, args=arguments, daemon=True) for _ in range(helpers)]
-        with _running(processes), _threads(share), bar(f"caching {self.job.name}", self.examples(missing)) as show:
-            self.work(missing, lambda count: show(_add(done, count)))
-
-    def work(self, missing: Sequence[int], report: Report) -> None:
-        """Compute those of `missing` that nobody else does, and wait for the others."""
-        taken = [number for number in missing if not self.attempt(number, report, wait=False)]
-        for number in taken:
-            self.attempt(number, report, wait=True)
-
-    def attempt(self, number: int, report: Report, wait: bool) -> bool:
-        """Compute a shard unless it is there by now. False if another process is at it; `wait` for it instead."""
-        from filelock import FileLock, Timeout
-
-        path = shard_path(self.folder, number)
-        try:
-            with FileLock(self.folder / f".{path.stem}.lock").acquire(blocking=wait):
-                if not _orphaned() and not shard.valid(path):
-                    self.compute(number, report)
-        except Timeout:
-            return False
-        return True
-
-    def compute(self, number: int, report: Report) -> None:
-        path, items = shard_path(self.folder, number), []
-        for left in self.folder.glob(f".{path.stem}.*.tmp"):  # of a process that was killed: we hold the lock
-            left.unlink(missing_ok=True)
-        for features in self.job.features(self.indices(number)):
-            items += shard.split(features)
-            report(len(features.mask))
-        try:
-            shard.write(path, shard.pack(items, CODECS[self.dtype]))
-        except MultigenError as error:
-            raise MultigenError(f"target {self.job.name!r}: {error}") from error
+def compute(number: int, plans: Sequence[Plan], report: Report) -> None:
+    """Encode the examples of a shard once for all of `plans`."""
+    items: list[list[shard.Item]] = [[] for _ in plans]
+    for found in features([plan.job for plan in plans], plans[0].indices(number)):
+        for kept, one in zip(items, found, strict=True):
+            kept += shard.split(one)
+        report(len(found[0].mask))
+    for plan, kept in zip(plans, items, strict=True):
+        plan.write(number, kept)
 
 
 def _add(done: Any, count: int) -> int:
@@ -181,9 +165,9 @@ def _add(done: Any, count: int) -> int:
     return done.value
 
 
-def _help(plan: Plan, missing: Sequence[int], done: Any, threads: int) -> None:
+def _help(todo: Missing, done: Any, threads: int) -> None:
     torch.set_num_threads(threads)
-    plan.work(missing, lambda count: _add(done, count))
+    work(todo, lambda count: _add(done, count))
 
 
 def _orphaned() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from multigen.build.experiment import Experiment
-from multigen.cache import Job, prepare
+from multigen.cache import Job, prepare_all
 from multigen.cli import settings as own
 from multigen.cli.catalogue import choose
 from multigen.distributed import resolve
@@ -19,20 +19,15 @@ def main(config: Any) -> None:
     experiment = Experiment(settings)
     if folder := experiment.prepare_data():
         print(f"data are in {folder}")
-    for name in experiment.encoders:
-        prepare_target(experiment, name, settings)
+    prepare_targets(experiment, settings)
 
 
-def prepare_target(experiment: Experiment, name: str, settings: dict[str, Any]) -> None:
-    """Cache one target of all of the experiment's data sets."""
+def prepare_targets(experiment: Experiment, settings: dict[str, Any]) -> None:
+    """Cache the targets of all of the experiment's data sets."""
+    if not experiment.encoders:
+        return
     first, *others = experiment.datasets.values()
-    job = Job(
-        first,
-        experiment.modality_with(experiment.encoders),
-        experiment.encoders[name],
-        name,
-        batch_size=settings["batch_size"],
-        device=resolve(settings["device"]),
-        workers=settings["workers"],
-    )
-    prepare(job, experiment.storage(name), others, jobs=settings["jobs"])
+    modality = experiment.modality_with(experiment.encoders)
+    same = {"batch_size": settings["batch_size"], "device": resolve(settings["device"]), "workers": settings["workers"]}
+    targets = [Job(first, modality, encoder, name, **same) for name, encoder in experiment.encoders.items()]
+    prepare_all(targets, [experiment.storage(job.name) for job in targets], others, jobs=settings["jobs"])

@@ -12,7 +12,7 @@ from multigen.build.experiment import Experiment
 from multigen.build.make import check
 from multigen.cli.catalogue import comment, describe, experiments
 from multigen.cli.main import COMMANDS
-from multigen.cli.prepare import prepare_target
+from multigen.cli.prepare import prepare_targets
 from multigen.random import keys
 from multigen.run import Run
 from multigen.state import MultigenError
@@ -45,8 +45,8 @@ def targets(node):
 def test_experiment_runs(name, small_data, tmp_path):
     config = stand_in.replaced(compose("train", [f"experiment={name}", *SMALL]))
     experiment = Experiment(config)
-    for encoder in experiment.encoders if config["targets"] == "cached" else []:
-        prepare_target(experiment, encoder, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
+    if config["targets"] == "cached":
+        prepare_targets(experiment, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
     trainer = experiment.trainer(Run(tmp_path / "run", config))
     trainer.fit()
     logged = Run(tmp_path / "run").history()
@@ -106,7 +106,7 @@ def test_the_seed_alone_decides_the_initial_weights():
 def test_cached_and_online_targets_agree(small_data):
     given = ["experiment=points/repa", "+cache.z.dtype=float32"]
     online = Experiment(compose("train", [*given, "targets=online"]))
-    prepare_target(online, "z", {"batch_size": 512, "device": "cpu", "workers": 0, "jobs": 1})
+    prepare_targets(online, {"batch_size": 512, "device": "cpu", "workers": 0, "jobs": 1})
     cached = Experiment(compose("train", [*given, "targets=cached"]))
     losses = []
     for experiment in (online, cached):

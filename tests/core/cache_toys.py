@@ -106,9 +106,15 @@ class ToyEncoder:
 LAYOUTS = ["pooled", "fixed", "ragged", "pair", "holes"]
 
 
-def job(dataset: Toys | None = None, modality: ToyModality | None = None, batch_size: int = 4, **encoder: Any) -> Job:
+def job(
+    dataset: Toys | None = None,
+    modality: ToyModality | None = None,
+    batch_size: int = 4,
+    name: str = "tokens",
+    **encoder: Any,
+) -> Job:
     dataset = Toys() if dataset is None else dataset
-    return Job(dataset, modality or ToyModality(), ToyEncoder(**encoder), "tokens", batch_size)
+    return Job(dataset, modality or ToyModality(), ToyEncoder(**encoder), name, batch_size)
 
 
 if __name__ == "__main__":  # build a cache in a process of its own: root, delay, whether to meet another one

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from multigen.alignment import Alignment
 from multigen.cache import Cached, Job, Reader, Storage, Whitened, Whitening, build, load_teacher, open_cache, prepare, spec
 from multigen.cache.codec import CODECS
+from multigen.cache.encode import features
 from multigen.denoiser import Output
 from multigen.modality import collate_targets, run_encoders
 from multigen.objective import Context
@@ -102,7 +103,7 @@ def test_whitening_keeps_the_directions_of_most_variance(tmp_path: Path) -> None
     prepare(task, Storage("float32", whiten=2), root=tmp_path, log=quiet)
     teacher = load_teacher(task.encoder, "tokens", Storage("float32", whiten=2), task.dataset, tmp_path)
     assert isinstance(teacher, Whitened)
-    pieces = [value[mask] for value, mask in task.features(range(200))]
+    pieces = [value[mask] for ((value, mask),) in features([task], range(200))]
     centred = torch.cat(pieces).double() - torch.cat(pieces).double().mean(0)  # (R, D)
     principal = torch.linalg.svd(centred, full_matrices=False).Vh[:2]  # (2, D)
     basis = torch.linalg.qr(teacher.whitening.basis.double()).Q  # (D, 2)

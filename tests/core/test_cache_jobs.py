@@ -18,10 +18,11 @@ import pytest
 from cache_toys import WIDTH, ToyEncoder, Toys, job
 
 from multigen.cache import Reader, Storage, build, shard
-from multigen.cache.encode import Cost
+from multigen.cache.encode import Cost, Size, cost
+from multigen.cache.plan import Plan, estimate, missing
 from multigen.cache.progress import amount, duration
 from multigen.cache.whitening import spec_of
-from multigen.cache.write import Plan, begin
+from multigen.cache.write import run
 from multigen.state import MultigenError
 
 STORAGE = Storage("float32", shard=4)
@@ -54,10 +55,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.is_file() else 0
+
+
+def kill_when(process: subprocess.Popen, condition: Callable[[], bool]) -> None:
+    try:
+        wait_for(condition)
+    finally:
+        process.kill()
+
+
 def plan(root: Path, meet: Path | None = None) -> Plan:
-    task = job(log=root / "log", meet=meet)
-    folder = folder_of(root)
-    return Plan(task, folder, "float32", begin(folder, spec_of("tokens", task.dataset, task.encoder, "float32"), 23, 4))
+    return Plan.begin(job(log=root / "log", meet=meet), STORAGE, root)
 
 
 def test_a_killed_job_goes_on_after_its_last_shard(tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ def test_two_jobs_share_the_work(tmp_path: Path) -> None:
 
 def test_helpers_share_the_work(tmp_path: Path) -> None:
     work = plan(tmp_path, tmp_path / "meet")
-    work.run(work.missing(), jobs=2)
+    run(missing([work]), jobs=2)
     assert len(list((tmp_path / "meet").iterdir())) == 2
     assert Counter(int(line) for line in (tmp_path / "log").read_text().split()) == Counter(range(23))
     assert len(Reader(work.folder)) == 23
@@ -108,8 +118,10 @@ def test_a_shard_that_another_process_took_and_lost_is_computed(tmp_path: Path) 
     command = [sys.executable, "-c", held, str(work.folder / ".shard_00002.lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
-        threading.Timer(0.3, other.kill).start()
-        work.run(work.missing())
+        killer = threading.Thread(target=kill_when, args=(other, lambda: lines(tmp_path / "log") == 19))
+        killer.start()
+        run(missing([work]))
+        killer.join()
     order = [int(line) for line in (tmp_path / "log").read_text().split()]
     assert order == [*range(8), *range(12, 23), *range(8, 12)]
     assert len(Reader(work.folder)) == 23
@@ -127,7 +139,7 @@ def test_a_finished_cache_is_not_computed_again(tmp_path: Path) -> None:
 def test_size_and_time_are_estimated_first(tmp_path: Path) -> None:
     said: list[str] = []
     work = plan(tmp_path)
-    text = work.estimate([0, 5], Cost(20.0, 3.0, WIDTH))
+    [text] = estimate({0: [work], 5: [work]}, Cost(20.0, [Size(3.0, WIDTH)]))
     what = "target 'tokens': 7 of 23 examples to encode, 3 x 6 float32 each, 504 B"
     assert text == f"{what}, about 2 min 20 s for one process on cpu"
     build(work.job, STORAGE, tmp_path, log=said.append)
@@ -135,8 +147,8 @@ def test_size_and_time_are_estimated_first(tmp_path: Path) -> None:
 
 
 def test_the_cost_is_measured_on_warm_and_evenly_spaced_batches(tmp_path: Path) -> None:
-    cost = job(Toys(400), batch_size=100, delay=0.2).cost()
-    assert 0.002 <= cost.seconds < 0.02 and (cost.rows, cost.width) == (3.0, WIDTH)
+    found = cost([job(Toys(400), batch_size=100, delay=0.2)])
+    assert 0.002 <= found.seconds < 0.02 and found.sizes == [(3.0, WIDTH)]
 
 
 def test_a_disk_that_is_too_small_is_named_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
