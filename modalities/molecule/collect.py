@@ -135,7 +135,7 @@ def collect(
     if not len(writer):
         raise MultigenError(tally.line(source) if tally.total else f"{source} holds no molecule")
     if rules.by != "given":
-        writer.label(_sides(writer.column("group").tolist(), rules))
+        writer.relabel(_sides(writer.column("group").tolist(), rules))
     return tally
 
 
@@ -273,7 +273,7 @@ def prepare(
             print(tally.line(source.name), file=sys.stderr)
 
     if verify or not (folder / "manifest.json").is_file():
-        store.prepare(folder, LAYOUT, about, fill)
+        store.prepare(store.Writer(folder, LAYOUT, about), fill)
     if strict:
         _refuse(source.name, files.read_json(folder / "manifest.json")["named"])
     return folder

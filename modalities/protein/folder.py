@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from modalities.protein import cluster, gather
-from modalities.protein.layout import SPLITS, lock
 from modalities.protein.sides import Added, chains_of, sides
 from modalities.protein.stored import Stored, Writer
 from modalities.protein.structure import stem
 from multigen import files
 from multigen.files import nearest
 from multigen.state import MultigenError
+from multigen.store import SPLITS, digest, lock
 
 FORMAT = 1
 LIST = "splits.json"
@@ -67,7 +67,7 @@ class Folder(Stored):
         found = gather.find_structures(source)
         listed = read_list(source / LIST)
         recipe = {"format": FORMAT, "share": share, "chains": chains, "by": by, "list": listed, "clusters": cluster.recipe()}
-        store = (Path(root) if root else files.data_root()) / "proteins" / gather.digest(source, found, recipe)
+        store = (Path(root) if root else files.data_root()) / "proteins" / digest(source, found, recipe)
         with lock(store):
             if not (store / "manifest.json").is_file():
                 _build(store, source, found, recipe, strict)

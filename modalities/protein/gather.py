@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -124,9 +123,3 @@ def _unpack(path: Path) -> list[Gathered]:
 
 def _cut(arrays: dict[str, Any], rows: slice) -> dict[str, Any]:
     return {key: arrays[key][rows] for key in _ARRAYS}
-
-
-def digest(folder: Path, found: Sequence[Path], *options: Any) -> str:
-    """Changes when a file is added, removed or changed, or an option is."""
-    listing = [(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in found]
-    return hashlib.sha256(json.dumps([listing, *options]).encode()).hexdigest()[:16]

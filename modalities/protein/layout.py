@@ -1,37 +1,22 @@
-"""The layout in which prepared proteins lie on the disk.
+"""The layout in which prepared proteins lie on the disk (see `multigen.store`).
 
-A folder holds, of all proteins one after the other, ``sequence.npy`` (int8 (M,)), ``backbone.npy`` (float32 (M, 4, 3)),
-``chain.npy`` (int16 (M,)), ``index.npy`` (int32 (M,)) and ``free.npy`` (bool (M,)); of each protein, its first residue,
-``start.npy`` (int64 (N + 1,)), ``split.npy`` (int8 (N,), into `SPLITS`) and ``cluster.npy`` (int64 (N,)); and the names,
-``name.npy`` (uint8, UTF-8) with ``name_start.npy`` (int64 (N + 1,)). ``manifest.json`` is written last and vouches for the
-others by checksum and count.
+Of all proteins one after the other: ``sequence.npy`` (int8 (M,)), ``backbone.npy`` (float32 (M, 4, 3)), ``chain.npy`` (int16
+(M,)), ``index.npy`` (int32 (M,)) and ``free.npy`` (bool (M,)); of each protein, its first residue, ``start.npy`` (int64
+(N + 1,)), ``split.npy`` (int8 (N,), into `multigen.store.SPLITS`) and ``cluster.npy`` (int64 (N,)); and the names, ``name.npy``
+(uint8, UTF-8) with ``name_start.npy`` (int64 (N + 1,)).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from modalities.protein.alphabet import CLASSES
-from multigen import files
 from multigen.state import MultigenError
-
-FORMAT = 1
-SPLITS = ("train", "valid", "test")
-
-
-class Column(NamedTuple):
-    """Type of an array, and the shape of one row."""
-
-    dtype: str
-    row: tuple[int, ...] = ()
-
+from multigen.store import Column, Layout
 
 RESIDUES = {
     "sequence": Column("<i1"),
@@ -40,33 +25,7 @@ RESIDUES = {
     "index": Column("<i4"),
     "free": Column("|b1"),
 }
-PROTEINS = {"start": Column("<i8"), "split": Column("<i1"), "cluster": Column("<i8"), "name_start": Column("<i8")}
-COLUMNS = RESIDUES | PROTEINS | {"name": Column("|u1")}
-
-
-def lock(folder: Path) -> FileLock:
-    """Held by whoever writes a folder; may be taken again by its holder."""
-    files.make_folder(folder.parent)
-    return FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
-
-
-def whole(folder: Path) -> bool:
-    """Whether every file that the manifest lists is there, unchanged. Reads them all."""
-    if not (folder / "manifest.json").is_file():
-        return False
-    checksums = files.read_json(folder / "manifest.json").get("files", {})
-    return all((folder / name).is_file() and files.sha256(folder / name) == sha for name, sha in checksums.items())
-
-
-def plain(value: Any) -> Any:
-    """As it is after a round through JSON."""
-    return json.loads(files.to_json(value))
-
-
-def split_number(split: str) -> int:
-    if split not in SPLITS:
-        raise MultigenError(f"no split {split!r}: choices are {list(SPLITS)}")
-    return SPLITS.index(split)
+LAYOUT = Layout(tables={"": RESIDUES}, items={"cluster": Column("<i8")}, texts=("name",))
 
 
 def checked(example: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

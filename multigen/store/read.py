@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multigen import files
-from multigen.files import nearest
 from multigen.random import keys
 from multigen.state import MultigenError, at_least
 from multigen.store.layout import SPLITS, Layout, start
@@ -61,7 +60,7 @@ class Store:
             MultigenError: the data have no such split.
         """
         if split not in (choices := [*self.manifest["count"], "all"]):
-            raise MultigenError(f"{self.what} have no split {split!r}: {nearest(split, choices)}")
+            raise MultigenError(f"{self.what} have no split {split!r}: choices are {choices}")
         sides = self.column("split")  # (all,)
         return np.ones(len(sides), np.bool_) if split == "all" else sides == SPLITS.index(split)
 

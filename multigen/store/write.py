@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,8 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.acquire()
         with files.writing(self.folder):
-            shutil.rmtree(self._part, ignore_errors=True)
+            for left in (self._part, *self._part.parent.glob(f".{self.folder.name}.{'?' * 8}.tmp")):  # see `files.temporary`
+                shutil.rmtree(left, ignore_errors=True)
             self._part.mkdir()
             self._rows = {name: _Rows(self._part / f"{name}.npy", column) for name, column in self.layout.columns.items()}
             for part in (*self.layout.tables, *self.layout.texts):
@@ -153,7 +154,7 @@ class Writer:
         """What was added so far to one column, by memory map: for what can only be known from all examples."""
         return self._rows[name].array()
 
-    def label(self, splits: Sequence[str], **items: Any) -> None:
+    def relabel(self, splits: Sequence[str], **items: Any) -> None:
         """Set the splits, and columns of the items, of all examples added so far.
 
         Args:
@@ -174,19 +175,30 @@ class Writer:
         checksums = {f"{name}.npy": files.sha256(self._part / f"{name}.npy") for name in self.layout.columns}
         own = {"format": self.layout.version, "count": count, "rows": rows, "files": checksums}
         files.write_json(self._part / "manifest.json", {**self.about, **own})
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._replace()
+
+    def _replace(self) -> None:
+        """Put the new folder in the old one's place; a folder cannot be renamed over another one."""
+        old = files.temporary(self.folder)
+        if self.folder.exists():
+            os.replace(self.folder, old)
         os.replace(self._part, self.folder)
         files.sync_folder(self.folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def prepare(folder: Path, layout: Layout, about: Mapping[str, Any], fill: Callable[[Writer], None]) -> Path:
-    """Let `fill` write a folder, unless it holds, unchanged, what was made by the same ``about["recipe"]``.
+W = TypeVar("W", bound=Writer)
+
+
+def prepare(writer: W, fill: Callable[[W], None]) -> Path:
+    """Let `fill` write a folder, unless it holds, unchanged, what was made by the same ``about["recipe"]``; return it.
 
     Only one of several processes writes; the others wait and use what it made.
     """
+    folder = writer.folder
     with lock(folder):
-        if whole(folder) and files.read_json(folder / "manifest.json").get("recipe") == plain(about["recipe"]):
+        if whole(folder) and files.read_json(folder / "manifest.json").get("recipe") == plain(writer.about["recipe"]):
             return folder
-        with Writer(folder, layout, about) as writer:
+        with writer:
             fill(writer)
     return folder

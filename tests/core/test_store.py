@@ -55,12 +55,12 @@ def test_splits_and_columns_are_set_at_the_end(tmp_path):
             writer.add(example(i))
         assert writer.column("weight").tolist() == [0, 1, 2, 3]
         with pytest.raises(MultigenError, match="1 values of split for 4 examples"):
-            writer.label(["train"])
-        writer.label(["train", "valid", "train", "valid"], weight=[5, 6, 7, 8])
+            writer.relabel(["train"])
+        writer.relabel(["train", "valid", "train", "valid"], weight=[5, 6, 7, 8])
     read = Store(tmp_path / "toys", LAYOUT, "toys")
     assert read.in_split("valid").tolist() == [False, True, False, True] and read.in_split("all").all()
     assert read.column("weight").tolist() == [5, 6, 7, 8]
-    with pytest.raises(MultigenError, match=r"toys have no split 'test': choices are \['all', 'train', 'valid'\]"):
+    with pytest.raises(MultigenError, match=r"toys have no split 'test': choices are \['train', 'valid', 'all'\]"):
         read.in_split("test")
 
 
@@ -90,6 +90,15 @@ def test_an_example_that_does_not_fit_is_named(tmp_path, change, message):
     assert not (tmp_path / "toys").exists()
 
 
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    for left in (".toys.tmp", ".toys.0123abcd.tmp"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "value.npy").write_bytes(b"half")
+    written(tmp_path / "toys")
+    written(tmp_path / "toys", 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".toys.lock", "toys"]
+
+
 def test_nothing_is_no_data_set(tmp_path):
     with pytest.raises(MultigenError, match="there is no example"), Writer(tmp_path / "toys", LAYOUT, {}):
         pass
@@ -104,10 +113,10 @@ def test_preparing_again_does_nothing_unless_recipe_or_files_changed(tmp_path):
 
     folder = tmp_path / "toys"
     for recipe in (1, 1, (2,), [2]):
-        store.prepare(folder, LAYOUT, {"recipe": recipe}, fill)
+        store.prepare(Writer(folder, LAYOUT, {"recipe": recipe}), fill)
     assert len(made) == 2
     (folder / "kind.npy").write_bytes(b"damaged")
-    store.prepare(folder, LAYOUT, {"recipe": [2]}, fill)
+    store.prepare(Writer(folder, LAYOUT, {"recipe": [2]}), fill)
     assert len(made) == 3
 
 
