@@ -2,8 +2,8 @@
 
 Of all proteins one after the other: ``sequence.npy`` (int8 (M,)), ``backbone.npy`` (float32 (M, 4, 3)), ``chain.npy`` (int16
 (M,)), ``index.npy`` (int32 (M,)) and ``free.npy`` (bool (M,)); of each protein, its first residue, ``start.npy`` (int64
-(N + 1,)), ``split.npy`` (int8 (N,), into `multigen.store.SPLITS`) and ``cluster.npy`` (int64 (N,)); and the names, ``name.npy``
-(uint8, UTF-8) with ``name_start.npy`` (int64 (N + 1,)).
+(N + 1,)), ``split.npy`` (int8 (N,), into `multigen.store.SPLITS`) and ``cluster.npy`` (int64 (N,)); and the names,
+``name.npy`` (uint8, UTF-8) with ``name_start.npy`` (int64 (N + 1,)).
 """
 
 from __future__ import annotations
