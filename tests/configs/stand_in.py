@@ -11,6 +11,8 @@ import torch
 from modalities.image import stored
 from modalities.image.emoji import GROUPS
 from modalities.image.encoders import raw
+from modalities.protein.example import Helices
+from modalities.protein.modality import structure_of
 from multigen.state import Batch, Features
 
 COUNT = 16
@@ -37,7 +39,36 @@ class Caption(torch.nn.Module):
         return Features(value, torch.ones(len(value), dtype=torch.bool, device=value.device))  # (B, 384), (B,)
 
 
+class Chains(Helices):
+    """Helices, in the place of whatever chains an experiment reads."""
+
+    def __init__(self, **settings: Any) -> None:
+        pass
+
+
+class Embedding(torch.nn.Module):
+    """Features of residues, or of pairs of neighbours, in the place of files."""
+
+    fingerprint = "stand-in-embedding"
+
+    def __init__(self, what: str, width: int, **settings: Any) -> None:
+        super().__init__()
+        self.what, self.width = what, width
+
+    def forward(self, batch: Batch) -> Features:
+        found = structure_of(batch)
+        mask = found["neighbours"] >= 0 if self.what == "pair" else found["known"]  # (B, L) or (B, L, K)
+        place = torch.arange(1, self.width + 1, device=mask.device)  # (D,)
+        return Features(torch.sin(place * (1 + mask.float().cumsum(1)[..., None])), mask)  # (B, L, D) or (B, L, K, D)
+
+
 REPLACED = {
+    "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
+    "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
+    "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},
+    "modalities.protein.encoders.MPNNSingle": {"pretrained": False},
+    "modalities.protein.encoders.MPNNPair": {"pretrained": False},
+    "modalities.protein.encoders.MPNNStructure": {"pretrained": False},
     "modalities.image.encoders.EfficientNetLite0": {"pretrained": False},
     "modalities.image.encoders.MiniLM": {"_target_": "stand_in.Caption"},
 }
