@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from multigen.build import options
+from multigen.cli.extra import commands
 from multigen.cli.main import COMMANDS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def test_commands_and_experiments_exist():
     shown = re.findall(r"multigen (\w+) ?((?:\S+=\S+ ?)*)", "\n".join(lines))
     assert len(shown) >= 6
     for command, overrides in shown:
-        assert command in COMMANDS
+        assert command in {*COMMANDS, *commands()}
         for experiment in re.findall(r"experiment=(\S+)", overrides):
             assert experiment in options("experiment")
 
