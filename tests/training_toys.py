@@ -36,6 +36,7 @@ class Points:
         angle = torch.arange(count) * (2 * torch.pi / max(count, 1))  # (count,)
         self.points = torch.stack([angle.cos(), angle.sin()], -1)  # (count, 2)
         self.features = torch.stack([angle.cos(), angle.sin(), (2 * angle).cos()], -1)  # (count, 3)
+        self.sizes = 1 + torch.arange(count).numpy() % 5  # (count,), for batches by tokens
 
     def __len__(self) -> int:
         return len(self.points)

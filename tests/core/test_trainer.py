@@ -84,6 +84,21 @@ def test_the_logged_loss_is_the_mean_since_the_last_line(tmp_path: Path) -> None
     assert all(e["examples_per_second"] > 0 and 0 < e["peak_share"] < 1 for e in coarse)
 
 
+def test_batches_by_tokens_are_resumed_to_the_bit(tmp_path: Path) -> None:
+    settings = {"batch_size": None, "batch_tokens": 12, "accumulate": 2}
+    whole = trainer(tmp_path / "whole", **settings)
+    whole.fit()
+    for steps in (3, 7, 12):
+        parts = trainer(tmp_path / "parts", **settings, steps=steps)
+        parts.fit()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, parts.parameters, strict=True))
+    assert "padding_share" in whole.run.history()[0]
+    with pytest.raises(MultigenError, match="was trained with batch_tokens 12, and now it is 10"):
+        trainer(tmp_path / "parts", **{**settings, "batch_tokens": 10}, steps=15).fit()
+    with pytest.raises(MultigenError, match="give batch_size or batch_tokens, one of the two; got 8 and 12"):
+        trainer(tmp_path / "both", batch_tokens=12)
+
+
 def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
     with pytest.raises(MultigenError, match="multiple of 3"):
         trainer(tmp_path, accumulate=3)
