@@ -86,15 +86,15 @@ def test_the_logged_loss_is_the_mean_since_the_last_line(tmp_path: Path) -> None
 
 def test_batches_by_tokens_are_resumed_to_the_bit(tmp_path: Path) -> None:
     settings = {"batch_size": None, "batch_tokens": 12, "accumulate": 2}
-    whole = trainer(tmp_path / "whole", **settings)
+    whole = trainer(tmp_path / "whole", model=diffusion(statistics=False), **settings)
     whole.fit()
     for steps in (3, 7, 12):
-        parts = trainer(tmp_path / "parts", **settings, steps=steps)
+        parts = trainer(tmp_path / "parts", model=diffusion(statistics=False), **settings, steps=steps)
         parts.fit()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters, parts.parameters, strict=True))
     assert "padding_share" in whole.run.history()[0]
     with pytest.raises(MultigenError, match="was trained with batch_tokens 12, and now it is 10"):
-        trainer(tmp_path / "parts", **{**settings, "batch_tokens": 10}, steps=15).fit()
+        trainer(tmp_path / "parts", model=diffusion(statistics=False), **{**settings, "batch_tokens": 10}, steps=15).fit()
     with pytest.raises(MultigenError, match="give batch_size or batch_tokens, one of the two; got 8 and 12"):
         trainer(tmp_path / "both", batch_tokens=12)
 
