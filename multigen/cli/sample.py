@@ -34,8 +34,9 @@ def write(samples: list[Any], model: Trained, folder: Path) -> None:
 
 
 def folder_of(model: Trained) -> Path:
-    """``out=``, or a folder of its own for each way of sampling."""
+    """``out=``, or a folder of its own for each way of sampling: other lengths, patterns or labels are another way."""
     if model.settings["out"]:
         return Path(model.settings["out"])
-    way = digest(model.experiment.config["sampler"], model.weights, model.settings["seed"])[:8]
+    asked = [model.settings["modality"]] if model.settings.get("modality") else []
+    way = digest(model.experiment.config["sampler"], model.weights, model.settings["seed"], *asked)[:8]
     return model.run.samples / f"step_{model.checkpoint.step:08d}-{way}"
