@@ -19,7 +19,7 @@ from multigen.denoiser import Denoiser, is_timeless, prepared
 from multigen.process import Masked, Process
 from multigen.random import Noise
 from multigen.sampling import Grid, Watch, Wrap, biased
-from multigen.state import Batch, MultigenError, State, at_least
+from multigen.state import Batch, MultigenError, State, at_least, where
 
 Order = Literal["grid", "random", "confidence"]
 _ORDERS = ("grid", "random", "confidence")
@@ -43,11 +43,12 @@ class Unmasking:
         per_call: sites revealed at once, with orders "random" and "confidence".
         temperature: divides the logits; 0 takes the likeliest class.
         guide: wraps the denoiser (see `multigen.guidance`).
-        result: "state" returns what was revealed; "prediction" the likeliest class of every free site in the last call, even
+        result: "state" returns what was revealed; "prediction" the likeliest class of every free site in the last step, even
             where another shows (the published protein sampler).
 
     Besides the component, the result holds ``NAME.confidence`` (B, *sites): the probability that the network gave each site's
-    class when it was revealed, at temperature 1; 1 where a site was given.
+    class when it was revealed, at temperature 1; 1 where a site was given. With ``result="prediction"`` that need not be
+    the class that is returned.
     """
 
     grid: Grid = field(default_factory=lambda: Grid(499))
@@ -80,20 +81,28 @@ class Unmasking:
         template = template.replace(cond=prepared(network, template.cond, template.mask))
         path = _Path(process, template, name)
         events = self._events(process, path)
-        pred: Tensor | None = None
+
+        def ask(open_: Tensor) -> Tensor:
+            t = path.share(open_)  # (B,)
+            output = network({name: path.noisy}, {name: t}, template.cond, template.mask).pred[name]  # (B, *sites, K)
+            return process.logits(biased(output, name, template.cond))  # (B, *sites, K)
+
+        predicted = path.noisy  # (B, *sites)
         for number in range(_NEVER):
             open_ = process.undecided(path.noisy, path.free)  # (B, *sites)
             if not open_.any():
                 break
-            t = path.share(open_)  # (B,)
-            output = network({name: path.noisy}, {name: t}, template.cond, template.mask).pred[name]  # (B, *sites, K)
-            pred = process.logits(biased(output, name, template.cond))  # (B, *sites, K)
+            pred = ask(open_)  # (B, *sites, K)
+            # a row that is done waits for the others: what it predicts meanwhile must not depend on them
+            predicted = where(open_.flatten(1).any(1), path.likeliest(pred), predicted)  # (B, *sites)
             path.reveal(pred, *events.next(open_, pred), self.temperature)
             if watch is not None:
                 watch(number + 1, {name: path.noisy}, {name: pred})
-        if self.result == "prediction" and pred is not None:
-            path.noisy = torch.where(path.free, pred.argmax(-1), path.noisy)  # (B, *sites)
-        return {name: path.noisy, f"{name}.confidence": path.confidence}
+        if self.result == "state":
+            predicted = path.noisy  # (B, *sites)
+        elif (early := events.early()).any():  # the plain loop asks once more in its last step, when all is revealed
+            predicted = where(early, path.likeliest(ask(torch.zeros_like(path.free))), predicted)  # (B, *sites)
+        return {name: predicted, f"{name}.confidence": path.confidence}
 
     def _events(self, process: Masked, path: _Path) -> _Scheduled | _Ranked:
         if self.order == "grid":
@@ -133,10 +142,19 @@ class _Path:
         free = self.free.flatten(1).sum(1).clamp(min=1)  # (B,)
         return 1 - open_.flatten(1).sum(1) / free
 
+    def likeliest(self, logits: Tensor) -> Tensor:
+        """The likeliest class of every site that is made, tied ones together; the others as they are: (B, *sites)."""
+        made = self.free if self.leader is None else self.free & self.led(self.free)  # (B, *sites)
+        return torch.where(made, self._shared(logits.double().log_softmax(-1)).argmax(-1), self.noisy)
+
+    def _shared(self, log_p: Tensor) -> Tensor:
+        """Of tied sites, the mean of theirs: (B, *sites, K)."""
+        return log_p if self.leader is None else _group_mean(log_p, self.leader, self.free)
+
     def reveal(self, logits: Tensor, sites: Tensor, noise: Noise, temperature: float) -> None:
         """Give the `sites` Bool (B, *sites) classes drawn from logits (B, *sites, K)."""
         log_p = logits.double().log_softmax(-1)  # (B, *sites, K)
-        shared = log_p if self.leader is None else _group_mean(log_p, self.leader, self.free)  # (B, *sites, K)
+        shared = self._shared(log_p)  # (B, *sites, K)
         if temperature == 0:
             drawn = shared.argmax(-1)  # (B, *sites)
         else:
@@ -194,7 +212,7 @@ class _Scheduled:
             jump = coins.unflatten(0, (-1, rows)) < chance[block].view(-1, *[1] * path.free.ndim)  # (S, B, *sites)
             step = torch.where(jump.any(0), start + jump.byte().argmax(0), step)  # (B, *sites)
         step = path.led(step)  # (B, *sites)
-        self.step = torch.where(path.free, step, _NEVER)  # (B, *sites)
+        self.step = torch.where(process.undecided(path.noisy, path.free), step, _NEVER)  # (B, *sites)
 
     def next(self, open_: Tensor, logits: Tensor) -> tuple[Tensor, Noise]:
         """The sites of each row's next step, and that step's random numbers."""
@@ -203,6 +221,11 @@ class _Scheduled:
         sites = open_ & (step == now.view(-1, *[1] * (step.ndim - 1)))  # (B, *sites)
         rows = torch.arange(len(now), device=now.device)
         return sites, Noise(self.keys[now.clamp(max=len(self.keys) - 1), rows])
+
+    def early(self) -> Tensor:
+        """Bool (B,): rows in which all that is made is revealed before the grid's last step."""
+        last = torch.where(self.step < _NEVER, self.step, -1).flatten(1).max(1).values  # (B,)
+        return (last >= 0) & (last < len(self.keys) - 1)
 
 
 class _Ranked:
@@ -223,3 +246,7 @@ class _Ranked:
         chosen = torch.zeros_like(leading).scatter(1, best, True).view_as(open_)  # (B, *sites)
         self.calls += 1
         return open_ & self.path.led(chosen), self.path.stream.fold(self.calls - 1)
+
+    def early(self) -> Tensor:
+        """Bool (B,): none, there is no grid to wait for."""
+        return torch.zeros(len(self.path.free), dtype=torch.bool, device=self.path.free.device)

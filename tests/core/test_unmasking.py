@@ -128,10 +128,14 @@ def test_confidence_takes_the_surest_first():
 
 def test_result_does_not_depend_on_the_batch():
     network, process = Neighbourly(4), {"x": Masked(4)}
-    for order in ("grid", "random", "confidence"):
-        sampler = Unmasking(Grid(20), order=order)
-        together = sampler(network, process, template(5, 7, 4))["x"]
-        alone = [sampler(network, process, template(5, 7, 4).map(lambda x, i=i: x[i : i + 1]))["x"] for i in range(5)]
+    kinds = itertools.product(("grid", "random", "confidence"), ("state", "prediction"))
+    for order, result in kinds:
+        sampler = Unmasking(Grid(20), order=order, result=result)
+        batch = template(5, 7, 4)
+        free = batch.free["x"] & (torch.arange(7) >= torch.arange(5)[:, None])  # (B, L): some have less to make
+        batch = batch.replace(free={"x": free})
+        together = sampler(network, process, batch)["x"]
+        alone = [sampler(network, process, batch.map(lambda x, i=i: x[i : i + 1]))["x"] for i in range(5)]
         assert torch.equal(together, torch.cat(alone))
 
 
@@ -171,11 +175,27 @@ def test_tied_sites_share_their_mean_log_probability():
     torch.testing.assert_close(drawn[:, 0].bincount() / 4000, p / p.sum(), atol=0.03, rtol=0)
 
 
-def test_prediction_is_the_likeliest_class_of_the_last_call():
+@pytest.mark.parametrize("steps", [3, 30])
+def test_prediction_is_the_likeliest_class_of_the_plain_loops_last_call(steps):
+    """With few steps, some rows reveal a site in the last one; with many, most have nothing left to do in it."""
     last: dict[str, Tensor] = {}
-    sampler = Unmasking(Grid(30), result="prediction")
-    state = sampler(Neighbourly(4), {"x": Masked(4)}, template(6, 9, 4), lambda i, x, pred: last.update(pred))
-    assert torch.equal(state["x"], last["x"].argmax(-1))
+    network, process, batch = Neighbourly(4), {"x": Masked(4)}, template(40, 9, 4)
+    batch = batch.replace(free={"x": batch.free["x"] & (torch.arange(9) != 2)})
+    Sampler(Grid(steps))(network, process, batch, lambda i, x, pred: last.update(pred))
+    expected = torch.where(batch.free["x"], last["x"].argmax(-1), batch.clean["x"])  # (B, L)
+    made = Unmasking(Grid(steps), result="prediction")(network, process, batch)["x"]
+    assert torch.equal(made, expected)
+    assert not torch.equal(made, Unmasking(Grid(steps))(network, process, batch)["x"])
+
+
+@pytest.mark.parametrize("order", ["grid", "random", "confidence"])
+def test_prediction_ties_what_is_tied(order):
+    tie = torch.tensor([[0, 1, 2, 0, 1, 2, -1, -1]]).expand(32, -1)  # (B, L)
+    batch = template(32, 8, 4, **{"x.tie": tie})
+    batch.clean["x"][:, 4] = 2
+    batch = batch.replace(free={"x": batch.free["x"] & (torch.arange(8) != 4)})  # site 4 is given, hence site 1 too
+    made = Unmasking(Grid(10), order=order, result="prediction")(Neighbourly(4), {"x": Masked(4)}, batch)["x"]
+    assert torch.equal(made[:, :3], made[:, 3:6]) and (made[:, 1] == 2).all()
 
 
 def test_conditions_are_prepared_once_and_guidance_agrees_with_the_plain_loop():
