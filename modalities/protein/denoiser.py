@@ -46,7 +46,7 @@ class MPNN(nn.Module):
 
     Taps: ``encoder`` (B, L, D), the structure alone; ``decoder1`` ..., (B, L, D) after that many decoder layers; ``edges1``
     ..., (B, L, K, 2 D), the decoder's edges after that many layers (with `update_edges`). Masks are False where there is no
-    structure (encoder), no neighbourhood (decoder) and no neighbour (edges).
+    structure (encoder, edges), no neighbourhood (decoder) and no neighbour (edges).
     """
 
     timeless = True
@@ -140,11 +140,13 @@ class MPNN(nn.Module):
         seen = {"encoder": Features(nodes, cond["known"] & near.present)}
         sequence = self.W_s(noisy[self.component]).to(edges.dtype)  # (B, L, D)
         edges = torch.cat([edges, near.gather(sequence)], -1)  # (B, L, K, 2 D)
+        # without the structure (`null`), neighbours are other ones than those that targets of pairs are of
+        pairs = near.found & cond["known"][..., None]  # (B, L, K)
         for i, layer in enumerate(self.decoder_layers):
             if self.edge_updates:
                 edges = self.edge_updates[i](nodes, edges, near)  # (B, L, K, 2 D)
             nodes = layer(nodes, edges, near)  # (B, L, D)
-            seen |= {f"decoder{i + 1}": Features(nodes, near.present), f"edges{i + 1}": Features(edges, near.found)}
+            seen |= {f"decoder{i + 1}": Features(nodes, near.present), f"edges{i + 1}": Features(edges, pairs)}
         return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
 
     def _load_encoder(self, start: str) -> None:
