@@ -80,9 +80,10 @@ class Denoising:
 class Recall:
     """How well a masked component is recalled: for logs, with weight 0.
 
-    Each masked site counts 1 / (1 - alpha(t)), so that the mean over times is the mean over all numbers of masked sites. Part
-    ``nll`` is then the bound on -log p per site in nats (MDLM, Sahoo et al. 2024, eq. 11), without smoothing; its exponential
-    is a perplexity. Part ``accuracy`` is the share of likeliest classes that are right, weighted alike.
+    Each masked site counts alpha'(t) / (1 - alpha(t)), so that the mean over uniform times is the mean over all numbers of
+    masked sites. Part ``nll`` is then the bound on -log p per site in nats (MDLM, Sahoo et al. 2024, eq. 11), without
+    smoothing; its exponential is a perplexity. Part ``accuracy`` is the share of likeliest classes that are right, weighted
+    alike.
 
     Args:
         component: name of the component, whose process is `Masked`.
@@ -105,7 +106,8 @@ class Recall:
         truth = torch.where(open_, clean, 0)  # (B, *sites)
         nll = -log_p.gather(-1, truth[..., None])[..., 0]  # (B, *sites)
         right = (log_p.argmax(-1) == truth).float()  # (B, *sites)
-        weight = 1 / (1 - process.path(ctx.t[self.component]).alpha).clamp(min=1e-3)  # (B,)
+        path = process.path(ctx.t[self.component])
+        weight = path.d_alpha / (1 - path.alpha).clamp(min=1e-3)  # (B,)
         return {
             "nll": weight * masked_mean(torch.where(open_, nll, 0), free),  # (B,)
             "accuracy": weight * masked_mean(torch.where(open_, right, 0), free),  # (B,)

@@ -11,6 +11,7 @@ from torch import nn
 from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
 from multigen.denoiser import Output
+from multigen.interpolation import Interpolation, Linear, Trigonometric
 from multigen.nn import MLPProjector
 from multigen.objective import Context, Denoising, Objective, Recall
 from multigen.process import Gaussian, Masked
@@ -156,11 +157,11 @@ def with_pred(ctx: Context, *names: str) -> Context:
     return Context(ctx.batch, ctx.processes, ctx.t, ctx.corrupted, output, ctx.noise)
 
 
-def masked_context(pred: torch.Tensor, t: torch.Tensor) -> Context:
+def masked_context(pred: torch.Tensor, t: torch.Tensor, path: Interpolation = Linear()) -> Context:
     key = keys(0, range(len(t)))
     free = torch.ones(pred.shape[:2], dtype=torch.bool)  # (B, L)
     clean = {"x": Noise(key).integers(3, pred.shape[1:2])}  # (B, L)
-    batch, process = Batch(clean, {"x": free}, {"x": free}, key), Masked(3)
+    batch, process = Batch(clean, {"x": free}, {"x": free}, key), Masked(3, path)
     corrupted = {"x": process.corrupt(clean["x"], t, free, Noise(key))}
     return Context(batch, {"x": process}, {"x": t}, corrupted, Output({"x": pred}, {}), Noise(key))
 
@@ -175,6 +176,18 @@ def test_recall_is_unbiased_and_free_of_smoothing():
     perfect = nn.functional.one_hot(ctx.batch.clean["x"], 3) * 50.0
     sure = Recall("x")(masked_context(perfect, times))
     assert sure["nll"].max() < 1e-4 and sure["accuracy"].mean().item() == pytest.approx(1, rel=0.03)
+
+
+@pytest.mark.parametrize("path", [Linear(), Trigonometric()], ids=["linear", "trigonometric"])
+def test_recall_does_not_depend_on_the_path(path):
+    """It counts all numbers of masked sites alike, also for a prediction that is right where few are masked."""
+    times = (torch.arange(8000) + 0.5) / 8000  # (B,)
+    ctx = masked_context(torch.zeros(8000, 20, 3), times, path)
+    few = (ctx.corrupted["x"].noisy == 3).float().mean(1) <= 0.5  # (B,)
+    knowing = nn.functional.one_hot(ctx.batch.clean["x"], 3) * 50.0 * few[:, None, None]
+    parts = Recall("x")(masked_context(knowing, times, path))
+    assert parts["nll"].mean().item() == pytest.approx(math.log(3) / 2, rel=0.06)
+    assert parts["accuracy"].mean().item() == pytest.approx(1 / 2 + 1 / 6, rel=0.06)
 
 
 def test_recall_weighs_nothing_and_wants_a_masked_component():
