@@ -52,7 +52,7 @@ class Ccd(Stored):
 
     Args:
         split: "train", "valid" or "all".
-        hydrogens, aromatic, min_heavy, max_heavy, max_atoms, allowed, limit: see `modalities.molecule.stored.Stored`.
+        hydrogens, aromatic, min_heavy, max_heavy, max_atoms, elements, limit: see `modalities.molecule.stored.Stored`.
         root: the data root; by default `multigen.files.data_root()`.
     """
 
@@ -64,12 +64,12 @@ class Ccd(Stored):
         min_heavy: int = LEAST,
         max_heavy: int | None = 20,
         max_atoms: int | None = None,
-        allowed: Sequence[str] | None = ORGANIC,
+        elements: Sequence[str] | None = ORGANIC,
         limit: int | None = None,
         root: str | Path | None = None,
     ) -> None:
         folder = (Path(root) if root else files.data_root()) / "ccd"
-        chosen = (hydrogens, aromatic, min_heavy, max_heavy, max_atoms, allowed, limit)
+        chosen = (hydrogens, aromatic, min_heavy, max_heavy, max_atoms, elements, limit)
         super().__init__(folder, split, *chosen, what="ccd molecules", command="multigen prepare data=ccd")
 
 

@@ -282,4 +282,4 @@ def prepare(
 def _refuse(source: str, named: Mapping[str, list[str]]) -> None:
     """Of a folder that was made without `strict`: complain about what it lacks."""
     for reason, (first, *_) in named.items():
-        raise MultigenError(f"{source}, {first}: {reason}")
+        raise MultigenError(f"{source}: {reason}: {first}")

@@ -51,7 +51,8 @@ def from_data(data: Data, name: str = "") -> dict[str, Any]:
     Args:
         data: ``z`` (N,) atomic numbers, ``pos`` (N, 3), ``edge_index`` (2, E) in one or both directions, and ``edge_attr``:
             (E,) or (E, 1) as `to_data` makes it, or one-hot (E, 4) single, double, triple, aromatic, as in torch_geometric's
-            QM9, or (E, 5) with "none" first. ``charges`` or ``formal_charge`` (N,) where there are any; else all are neutral.
+            QM9, or (E, 5) with "none" first. ``charges`` or ``formal_charge`` (N,) where there are any; else all are neutral
+            (torch_geometric's QM9 keeps none of its few; ``data=qm9`` does).
         name: of the molecule, unless `data` has one.
 
     Raises:

@@ -45,7 +45,7 @@ class Sdf(Stored):
         by: "scaffold" groups molecules by their framework (see `modalities.molecule.scaffold`), "name" by their title, which
             conformers share; None takes the files' names if they are splits, else "scaffold".
         hydrogens: take molecules with all their hydrogens, or, if False, their heavy atoms.
-        aromatic, allowed, limit: see `modalities.molecule.stored.Stored`.
+        aromatic, elements, limit: see `modalities.molecule.stored.Stored`.
         max_heavy, max_atoms: larger molecules are left out.
         strict: refuse the file if anything in it cannot be used.
         root: the data root, below which the molecules are kept.
@@ -64,14 +64,14 @@ class Sdf(Stored):
         aromatic: bool | None = None,
         max_heavy: int | None = None,
         max_atoms: int | None = None,
-        allowed: Sequence[str] | None = None,
+        elements: Sequence[str] | None = None,
         limit: int | None = None,
         strict: bool = False,
         root: str | Path | None = None,
     ) -> None:
         folder = prepare(path, share, by, hydrogens, max_heavy, max_atoms, strict, root, verify=False)
         what, command = f"molecules of {Path(path).name}", f"rm -r {folder}"
-        super().__init__(folder, split, hydrogens, aromatic, allowed=allowed, limit=limit, what=what, command=command)
+        super().__init__(folder, split, hydrogens, aromatic, elements=elements, limit=limit, what=what, command=command)
 
 
 def prepare(

@@ -57,7 +57,7 @@ class Smiles(Stored):
             "name" or "id"; plain or gz. Or a folder of such files.
         split: "train", "valid" or "all".
         share: per cent of the frameworks in "valid" (see `modalities.molecule.scaffold`).
-        hydrogens, aromatic, allowed, limit: see `modalities.molecule.stored.Stored`.
+        hydrogens, aromatic, elements, limit: see `modalities.molecule.stored.Stored`.
         max_heavy, max_atoms: larger molecules are left out.
         seed: of the conformers.
         workers: processes that make conformers; None for one on each processor.
@@ -77,7 +77,7 @@ class Smiles(Stored):
         aromatic: bool | None = None,
         max_heavy: int | None = None,
         max_atoms: int | None = None,
-        allowed: Sequence[str] | None = None,
+        elements: Sequence[str] | None = None,
         limit: int | None = None,
         seed: int = 0,
         workers: int | None = None,
@@ -86,7 +86,7 @@ class Smiles(Stored):
     ) -> None:
         folder = prepare(path, share, max_heavy, max_atoms, seed, workers, strict, root, verify=False)
         what, command = f"molecules of {Path(path).name}", f"rm -r {folder}"
-        super().__init__(folder, split, hydrogens, aromatic, allowed=allowed, limit=limit, what=what, command=command)
+        super().__init__(folder, split, hydrogens, aromatic, elements=elements, limit=limit, what=what, command=command)
 
 
 def prepare(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modalities.molecule import vocabulary
 from modalities.molecule.chemistry import HYDROGEN, Record, dense
-from modalities.molecule.vocabulary import ELEMENTS, elements
+from modalities.molecule.vocabulary import ELEMENTS
 from multigen.state import MultigenError
 from multigen.store import Column, Layout, Store, kept
 
@@ -50,7 +51,7 @@ class Stored:
             `modalities.molecule.chemistry.from_rdkit`).
         min_heavy, max_heavy: heavy atoms, both included; others are left out.
         max_atoms: likewise, of what is counted as an atom.
-        allowed: molecules of other elements are left out; None allows all of the vocabulary.
+        elements: molecules of other elements are left out; None allows all of the vocabulary.
         limit: keep this many, drawn by a fixed hash: a smaller limit gives a subset of a larger one's.
         what: the data's name in messages.
         command: what prepares them, for messages.
@@ -72,7 +73,7 @@ class Stored:
         min_heavy: int = 1,
         max_heavy: int | None = None,
         max_atoms: int | None = None,
-        allowed: Sequence[str] | None = None,
+        elements: Sequence[str] | None = None,
         limit: int | None = None,
         what: str = "molecules",
         command: str = "multigen prepare",
@@ -81,10 +82,10 @@ class Stored:
         self.split, self.hydrogens, self.aromatic = split, hydrogens, hydrogens if aromatic is None else aromatic
         if hydrogens and not self.store.manifest.get("hydrogens", True):
             raise MultigenError(f"{what} are prepared without hydrogens; set hydrogens=false, or prepare them anew")
-        options = [split, hydrogens, self.aromatic, min_heavy, max_heavy, max_atoms, allowed and sorted(allowed), limit]
+        options = [split, hydrogens, self.aromatic, min_heavy, max_heavy, max_atoms, elements and sorted(elements), limit]
         self._options = options
         sizes = self.store.sizes() if hydrogens else self.store.column("heavy").astype(np.int64)  # (all,)
-        keep = self._kept(sizes, min_heavy, max_heavy, max_atoms, allowed)  # (all,)
+        keep = self._kept(sizes, min_heavy, max_heavy, max_atoms, elements)  # (all,)
         if not (keep := keep & self.store.in_split(split)).any():
             raise MultigenError(f"{what} have nothing in split {split!r} of the sizes and elements that are asked for")
         self.rows = kept(keep, limit)  # (n,)
@@ -97,14 +98,14 @@ class Stored:
         min_heavy: int,
         max_heavy: int | None,
         max_atoms: int | None,
-        allowed: Sequence[str] | None,
+        elements: Sequence[str] | None,
     ) -> NDArray[np.bool_]:
         """(all,), the molecules of the sizes and elements that are asked for."""
         heavy = self.store.column("heavy")  # (all,)
         keep = (heavy >= min_heavy) & (sizes >= 1)  # (all,)
         for bound, found in ((max_heavy, heavy), (max_atoms, sizes)):
             keep &= found <= bound if bound is not None else True
-        others = bits(ELEMENTS) & ~bits(allowed) if allowed is not None else 0
+        others = bits(ELEMENTS) & ~bits(elements) if elements is not None else 0
         return keep & ((self.store.column("composition") & others) == 0)
 
     @cached_property
@@ -126,4 +127,4 @@ def bits(symbols: Sequence[str]) -> int:
     Raises:
         MultigenError: one of them is not in the vocabulary.
     """
-    return int(np.bitwise_or.reduce(1 << elements(symbols).astype(np.int64), initial=0))
+    return int(np.bitwise_or.reduce(1 << vocabulary.elements(symbols).astype(np.int64), initial=0))

@@ -218,7 +218,7 @@ def test_views_of_one_folder(small_ccd):
         assert not (heavy[i]["bonds"] == 4).any() and not (kekule[i]["bonds"] == 4).any()
         for data, hydrogens in ((full, True), (heavy, False), (kekule, True)):
             assert to_rdkit(molecule(data[i]), hydrogens).reason == ""
-    assert len(ccd.Ccd("all", allowed=None)) == len(full) + 1  # one has boron
+    assert len(ccd.Ccd("all", elements=None)) == len(full) + 1  # one has boron
     assert {d["smiles"] for d in ccd.Ccd("all", max_heavy=5)} == {Chem.CanonSmiles(s) for s in ("C1CCNC1", "CC(=O)[O-]",
             "C[N+](C)(C)C", "N#CC1CC1", "O=S(C)C")}  # fmt: skip
     assert ccd.Ccd("all", hydrogens=False, max_atoms=4).sizes.tolist() == [4, 4]
@@ -231,7 +231,7 @@ def test_views_of_one_folder(small_ccd):
     [
         ({"split": "test"}, "ccd molecules have no split 'test'"),
         ({"max_heavy": 3}, "ccd molecules have nothing in split 'train' of the sizes and elements that are asked for"),
-        ({"allowed": ["C", "Xx"]}, "element Xx is not in the vocabulary"),
+        ({"elements": ["C", "Xx"]}, "element Xx is not in the vocabulary"),
         ({"limit": 0}, "limit"),
     ],
 )
@@ -330,7 +330,7 @@ def test_a_record_that_cannot_be_used_is_named_and_counted(data_root, tmp_path, 
     data = sdf.Sdf(tmp_path / "own.sdf", "all", max_atoms=20)
     said = capsys.readouterr().err
     assert len(data) == 2 and said.startswith(f"own.sdf: left out 1 of 3: 1 {reason}") and said.count("\n") == 1
-    with pytest.raises(MultigenError, match=r"own\.sdf, record 2") as caught:
+    with pytest.raises(MultigenError, match=r"own\.sdf: .*: record 2") as caught:
         sdf.Sdf(tmp_path / "own.sdf", "all", max_atoms=20, strict=True)
     assert "\n" not in str(caught.value)
 
@@ -414,7 +414,7 @@ def test_conformers_are_made_from_smiles(data_root, tmp_path, capsys):
         "1 over 25 heavy atoms",
     ):
         assert part in said, said
-    with pytest.raises(MultigenError, match=r"own\.smi, line 5 'xyz'"):
+    with pytest.raises(MultigenError, match=r"own\.smi: .*: line 5 'xyz'"):
         smiles.Smiles(path, strict=True, max_heavy=25, workers=1)
 
 
@@ -724,3 +724,16 @@ def test_a_data_set_of_torch_geometric_itself(tmp_path):
     data = PyGDataset(Own(), "all")
     assert [item["name"] for item in data] == list(toys.SMILES)
     np.testing.assert_array_equal(data[2]["bonds"], from_rdkit(toys.molecule(toys.SMILES[2]))["bonds"])
+
+
+def test_the_qm9_of_torch_geometric_trains(tmp_path):
+    from torch_geometric.datasets import QM9
+
+    folder = raw_qm9(tmp_path / "raw", count=4)
+    numbers = ",1.0" * 19
+    (folder / "gdb9.sdf.csv").write_text("mol_id" + numbers + "\n" + "".join(f"gdb_{i}{numbers}\n" for i in range(4)))
+    (folder / "uncharacterized.txt").write_text("a head of nine lines\n" * 9 + "   2  x\n" + "a foot\n")
+    data = PyGDataset(QM9(str(tmp_path)), "all")
+    assert [item["name"] for item in data] == [toys.SMILES[i] for i in (0, 2, 3)]
+    np.testing.assert_array_equal(data[1]["bonds"], from_rdkit(toys.molecule(toys.SMILES[2]))["bonds"])
+    assert not data[2]["charges"].any()  # acetate: the data set does not say so
