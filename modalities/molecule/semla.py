@@ -1,0 +1,69 @@
+"""Semla, the equivariant transformer of SemlaFlow (Irwin et al. 2024, arXiv 2406.07266), as a denoiser of molecules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser
+from modalities.molecule.layers import FeedForward, Layer, SetNorm, mix, sites
+from modalities.molecule.vectors import exactly
+from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
+from multigen.state import MultigenError, at_least
+
+
+class Semla(MoleculeDenoiser):
+    """Invariant features and S sets of coordinates per atom, attention with latent pair messages.
+
+    The first layer reads pair features, the last writes them, those between have none: a pair costs what `message`, `sets` and
+    `heads` cost, whatever the width. Everything is equivariant to rotations, reflections, translations and permutations.
+
+    Args:
+        width: D of the invariant features.
+        sets: S coordinate sets.
+        edges: E of pair features.
+        message: M of the latent pair messages, and of the gates of the feed-forward.
+        layers: at least 2.
+        heads: attention heads; divides `width`.
+        atoms, bonds, charges: number of classes.
+
+    The defaults are the published widths. Taps: ``layer1`` ..., the invariant features (B, N, D) after that many layers.
+    """
+
+    def __init__(
+        self,
+        width: int = 384,
+        sets: int = 64,
+        edges: int = 128,
+        message: int = 128,
+        layers: int = 12,
+        heads: int = 32,
+        atoms: int = ATOMS,
+        bonds: int = len(BONDS),
+        charges: int = len(CHARGES),
+    ) -> None:
+        at_least(
+            1, width=width, sets=sets, edges=edges, message=message, heads=heads, atoms=atoms, bonds=bonds, charges=charges
+        )
+        at_least(2, layers=layers)
+        if width % heads:
+            raise MultigenError(f"Semla: {heads} heads do not divide the width {width}")
+        super().__init__(width, edges, message, layers, atoms, bonds, charges)
+        self.lift = nn.Linear(2, sets, bias=False)
+        ends = {0: {"edges_in": edges}, layers - 1: {"edges_out": edges}}
+        self.layers = nn.ModuleList(Layer(width, sets, message, heads, **ends.get(i, {})) for i in range(layers))
+        self.feed_forward, self.set_norm = FeedForward(width, sets, message), SetNorm(sets)
+        self.coords = nn.Linear(sets, 1, bias=False)
+
+    def hidden(self, nodes: Tensor, edges: Tensor, given: Given) -> Hidden:
+        at = sites(given.real, given.coords.dtype)
+        with exactly(given.coords):
+            x = mix(self.lift.weight, torch.stack([given.coords, given.prev_coords], 1).mT)  # (B, S, 3, N)
+        seen = []
+        for layer in self.layers:
+            nodes, x, edges = layer(nodes, x, at, edges)  # (B, N, D), (B, S, 3, N), (B, E, N N)
+            seen.append(nodes)
+        nodes, x = self.feed_forward(nodes, x, at)  # (B, N, D), (B, S, 3, N)
+        with exactly(x):
+            coords = mix(self.coords.weight, self.set_norm(x, at)[0])[:, 0].mT  # (B, N, 3)
+        return Hidden(nodes, coords, edges, seen)

@@ -1,0 +1,246 @@
+"""Steerable messages on e3nn (Geiger and Smidt 2022), as in NequIP (Batzner et al. 2022), as a denoiser of molecules."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser
+from modalities.molecule.vectors import exact, exactly
+from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
+from multigen.state import MultigenError, at_least
+
+
+class Graph(NamedTuple):
+    """Ordered pairs of real atoms within the cutoff, without padding: P of them in the whole batch."""
+
+    target: Tensor
+    """Long (P,), the atom that receives, in the flattened batch."""
+    source: Tensor
+    """Long (P,)."""
+    direction: Tensor
+    """(P, Y), spherical harmonics of the vector from source to target."""
+    radial: Tensor
+    """(P, R), what is invariant: distances and the bond."""
+    weight: Tensor
+    """(P, 1), how much the message counts: the envelope over the root of the number of neighbours."""
+
+
+class Steerable(MoleculeDenoiser):
+    """Features that turn with the molecule: scalars, vectors and tensors of higher degree, with parity.
+
+    Each layer sends messages along all pairs of atoms (within `cutoff`), the tensor product of what the sender holds with the
+    spherical harmonics of the direction, each path weighted by a network of the distance, the bond and both atoms' scalars
+    (NequIP, eq. 2-5, with the weights of Equiformer). It sees angles that dot products of points show only after more layers,
+    at a cost per pair that grows with the width. Tensor products are computed in at least single precision.
+
+    Args:
+        hidden: irreps of a node, scalars first: ``64x0e + 32x1o + 16x2e`` is 64 scalars, 32 vectors, 16 symmetric traceless
+            matrices. Taps are the first scalars.
+        layers: number of layers.
+        degree: highest degree of the spherical harmonics; by default that of `hidden`.
+        radial: width of the networks that weight the paths.
+        basis: number of Gaussians that a distance is written in, up to `reach`.
+        reach: distance (in units of the coordinates) of the last Gaussian.
+        cutoff: pairs further apart exchange no messages; None: all do.
+        edges: E of pair features.
+        message: width of the MLP that refines the bonds.
+        atoms, bonds, charges: number of classes.
+
+    Raises:
+        MultigenError: e3nn is not installed, or irreps cannot be read, have no scalars first or no vectors.
+    """
+
+    def __init__(
+        self,
+        hidden: str = "64x0e + 32x1o + 16x2e",
+        layers: int = 4,
+        degree: int | None = None,
+        radial: int = 32,
+        basis: int = 16,
+        reach: float = 6.0,
+        cutoff: float | None = None,
+        edges: int = 32,
+        message: int = 64,
+        atoms: int = ATOMS,
+        bonds: int = len(BONDS),
+        charges: int = len(CHARGES),
+    ) -> None:
+        at_least(1, layers=layers, radial=radial, edges=edges, message=message)
+        at_least(2, basis=basis)
+        at_least(0, degree=degree or 0)
+        if cutoff is not None and cutoff <= 0:
+            raise MultigenError(f"Steerable: cutoff is a distance above 0, or null; got {cutoff}")
+        o3, irreps = e3nn("o3"), read_irreps(hidden)
+        super().__init__(irreps[0].mul, edges, message, layers, atoms, bonds, charges)
+        self.width, self.basis, self.reach, self.cutoff = irreps[0].mul, basis, reach, cutoff
+        degrees = list(range((irreps.lmax if degree is None else degree) + 1))
+        self.harmonics = o3.SphericalHarmonics(degrees, normalize=True, normalization="component")
+        self.embed = nn.Linear(2 * basis + edges, radial)
+        self.lift = o3.Linear(f"{self.width}x0e + 2x1o", irreps)
+        self.layers = nn.ModuleList(MessageLayer(irreps, self.harmonics.irreps_out, radial) for _ in range(layers))
+        self.out_norm, self.coords = EquivariantNorm(irreps), o3.Linear(irreps, "1x1o")
+
+    def hidden(self, nodes: Tensor, edges: Tensor, given: Given) -> Hidden:
+        with exactly(given.coords):
+            graph = self.graph(given, exact(edges))
+            points = torch.stack([given.coords, given.prev_coords], 2).flatten(0, 1).flatten(1)  # (B N, 6)
+            x = self.lift(torch.cat([exact(nodes).flatten(0, 1), points], -1))  # (B N, F)
+            seen = []
+            for layer in self.layers:
+                x = layer(x, graph)  # (B N, F)
+                seen.append(x[:, : self.width].view(*nodes.shape[:2], -1))  # (B, N, D)
+            x = self.out_norm(x)  # (B N, F)
+            change = self.coords(x).view_as(given.coords)  # (B, N, 3)
+        return Hidden(x[:, : self.width].view_as(seen[-1]), given.coords + change, edges, seen)
+
+    def graph(self, given: Given, features: Tensor) -> Graph:
+        """The pairs that exchange messages, with their features (B, E, N N)."""
+        b, n = given.real.shape
+        pair = given.pairs.flatten().nonzero()[:, 0]  # (P,), in the flattened (B, N, N)
+        vector, distance = between(given.coords, pair)  # (P, 3), (P,)
+        if self.cutoff is not None:
+            near = distance < self.cutoff  # (P,)
+            pair, vector, distance = pair[near], vector[near], distance[near]
+        target = pair // n  # (P,)
+        known = [self._spread(distance), self._spread(between(given.prev_coords, pair)[1])]  # (P, basis) each
+        radial = self.embed(torch.cat([*known, features.mT.flatten(0, 1)[pair]], -1))  # (P, R)
+        counts = torch.ones_like(distance) if self.cutoff is None else envelope(distance / self.cutoff)  # (P,)
+        total = counts.new_zeros(b * n).index_add(0, target, counts.square())  # (B N,)
+        weight = counts / (total[target] + 1e-6).sqrt()  # (P,)
+        return Graph(target, source_of(pair, n), self.harmonics(vector), radial, weight[:, None])
+
+    def _spread(self, distance: Tensor) -> Tensor:
+        """Gaussians of a distance: (P,) -> (P, basis)."""
+        return e3nn("math").soft_one_hot_linspace(distance, 0.0, self.reach, self.basis, basis="gaussian", cutoff=False)
+
+
+class MessageLayer(nn.Module):
+    """x += W Gate(W_m sum_j w_ij (x_j (x) Y(r_ij)) + W_s x), on normed x.
+
+    Args:
+        irreps: of x, scalars first.
+        harmonics: irreps of the directions.
+        radial: R, width of what is invariant of a pair.
+    """
+
+    def __init__(self, irreps: Any, harmonics: Any, radial: int) -> None:
+        super().__init__()
+        o3, nets = e3nn("o3"), e3nn("nn")
+        self.width = irreps[0].mul
+        self.norm = EquivariantNorm(irreps)
+        self.own, self.other = nn.Linear(self.width, radial), nn.Linear(self.width, radial, bias=False)
+        between, paths = paths_of(irreps, harmonics)
+        self.product = o3.TensorProduct(irreps, harmonics, between, paths, shared_weights=False, internal_weights=False)
+        self.weights = nets.FullyConnectedNet([radial, radial, self.product.weight_numel], functional.silu)
+        self.gate = gate_of(irreps)
+        self.receive, self.keep = o3.Linear(between, self.gate.irreps_in), o3.Linear(irreps, self.gate.irreps_in)
+        self.out = o3.Linear(self.gate.irreps_out, irreps)
+
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        """(B N, F) -> (B N, F)."""
+        normed = self.norm(x)  # (B N, F)
+        scalars = normed[:, : self.width]  # (B N, D)
+        pair = graph.radial + self.own(scalars)[graph.target] + self.other(scalars)[graph.source]  # (P, R)
+        weights = self.weights(functional.silu(pair)) * graph.weight  # (P, paths)
+        messages = self.product(normed[graph.source], graph.direction, weights)  # (P, F')
+        total = messages.new_zeros(len(x), messages.shape[1]).index_add(0, graph.target, messages)  # (B N, F')
+        return x + self.out(self.gate(self.receive(total) + self.keep(normed)))  # (B N, F)
+
+
+class EquivariantNorm(nn.Module):
+    """Layer norm of each kind of feature: scalars by mean and variance, others by the mean square of their lengths."""
+
+    def __init__(self, irreps: Any) -> None:
+        super().__init__()
+        self.blocks = [(mul, ir.dim, ir.is_scalar()) for mul, ir in irreps]
+        self.scale = nn.Parameter(torch.ones(irreps.num_irreps))
+        self.shift = nn.Parameter(torch.zeros(sum(mul for mul, _, scalar in self.blocks if scalar)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, F) -> (P, F)."""
+        scales = self.scale.split([mul for mul, _, _ in self.blocks])
+        shifts = iter(self.shift.split([mul for mul, _, scalar in self.blocks if scalar]))
+        parts = x.split([mul * dim for mul, dim, _ in self.blocks], -1)
+        normed = [
+            functional.layer_norm(part, part.shape[-1:], scale, next(shifts))
+            if scalar
+            else (_unit(part.unflatten(-1, (mul, dim))) * scale[:, None]).flatten(1)
+            for part, scale, (mul, dim, scalar) in zip(parts, scales, self.blocks, strict=True)
+        ]  # (P, mul dim) each
+        return torch.cat(normed, -1)  # (P, F)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """(P, mul, dim) over the root of the mean square of its numbers."""
+    return x * (x.square().mean((1, 2), keepdim=True) + 1e-5).rsqrt()  # (P, mul, dim)
+
+
+def e3nn(module: str) -> Any:
+    """A module of e3nn, whose import takes seconds."""
+    try:
+        return importlib.import_module(f"e3nn.{module}")
+    except ImportError as error:
+        raise MultigenError(f"Steerable needs the package e3nn ({error}): pip install 'multigen[molecule]'") from None
+
+
+def read_irreps(text: str) -> Any:
+    """What a node holds, as e3nn writes it.
+
+    Raises:
+        MultigenError: it cannot be read, has no scalars first, or no vectors.
+    """
+    example = "64x0e + 32x1o + 16x2e"
+    try:
+        irreps = e3nn("o3").Irreps(text)
+    except (ValueError, AssertionError):
+        raise MultigenError(f"Steerable: {text!r} are no irreps; an example is {example!r}") from None
+    if not len(irreps) or str(irreps[0].ir) != "0e" or "1o" not in irreps or any(mul < 1 for mul, _ in irreps):
+        raise MultigenError(f"Steerable: hidden begins with scalars 0e and has vectors 1o, as in {example!r}; got {text!r}")
+    return irreps
+
+
+def paths_of(irreps: Any, harmonics: Any) -> tuple[Any, list[tuple[int, int, int, str, bool]]]:
+    """Every product of a feature and a harmonic that is of a kind which nodes hold, channel by channel: irreps and paths."""
+    kinds = {ir for _, ir in irreps}
+    found = [
+        (i, j, mul, ir)
+        for i, (mul, own) in enumerate(irreps)
+        for j, (_, direction) in enumerate(harmonics)
+        for ir in own * direction
+        if ir in kinds
+    ]
+    kept, places, _ = e3nn("o3").Irreps([(mul, ir) for _, _, mul, ir in found]).sort()
+    return kept, [(i, j, places[k], "uvu", True) for k, (i, j, _, _) in enumerate(found)]
+
+
+def gate_of(irreps: Any) -> Any:
+    """Scalars through SiLU (tanh where they change sign in a mirror), the rest times the sigmoid of further scalars."""
+    o3 = e3nn("o3")
+    scalars = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l == 0])
+    gated = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l > 0])
+    acts = [functional.silu if ir.p == 1 else torch.tanh for _, ir in scalars]
+    gates = o3.Irreps([(mul, "0e") for mul, _ in gated])
+    return e3nn("nn").Gate(scalars, acts, gates, [torch.sigmoid] * len(gates), gated)
+
+
+def between(coords: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
+    """Vector from source to target and its length: (B, N, 3), Long (P,) in the flattened (B, N, N) -> (P, 3), (P,)."""
+    n = coords.shape[1]
+    points = coords.flatten(0, 1)  # (B N, 3)
+    vector = points[pair // n] - points[source_of(pair, n)]  # (P, 3)
+    return vector, (vector.square().sum(-1) + 1e-12).sqrt()  # (P, 3), (P,)
+
+
+def source_of(pair: Tensor, n: int) -> Tensor:
+    """The second atom of pairs, in the flattened batch: Long (P,) -> Long (P,)."""
+    return pair // (n * n) * n + pair % n  # (P,)
+
+
+def envelope(x: Tensor) -> Tensor:
+    """1 at 0, 0 with zero slope from 1 on."""
+    return (torch.cos(torch.pi * x.clamp(max=1)) + 1) / 2
