@@ -77,8 +77,10 @@ class Masked:
         _check(self.classes, self.score)
         if self.elbo and self.score != "undecided":
             raise MultigenError(f"Masked: the bound scores masked sites only; elbo=true does not go with score={self.score!r}")
-        if self.elbo and (self.mask_logit or self.divisor is not None):
-            raise MultigenError("Masked: elbo=true goes with neither mask_logit nor divisor, which make the loss no bound")
+        if self.elbo and (self.mask_logit or self.smoothing or self.divisor is not None):
+            raise MultigenError(
+                "Masked: elbo=true goes with neither mask_logit, smoothing nor divisor, which make the loss no bound"
+            )
         if self.divisor is not None and self.divisor <= 0:
             raise MultigenError(f"Masked: divisor must be positive, got {self.divisor}")
 
