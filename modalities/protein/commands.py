@@ -26,7 +26,11 @@ _ABOUT = """Design sequences for the backbones of PDB and mmCIF files.
 
 Residues are written chain:first-last in the author's numbering: A:10-25, B:3, B:52A, or C for a whole chain, with commas
 between several. Into FOLDER go designs.fasta, designs.csv, confidence.csv, designs.png and, for each design, a design_N.pdb;
-with several structures, into a folder for each. A residue without all of N, CA, C and O keeps its amino acid."""
+with several structures, into a folder for each. A residue without all of N, CA, C and O keeps its amino acid.
+
+Measures are means over designed residues. log_likelihood is of the amino acids in the order in which they were made, score is
+the log-likelihood over random orders, the same for the native sequence: both in nats, at temperature 1, higher is likelier
+(ProteinMPNN's score has the opposite sign)."""
 _EXAMPLES = """examples:
   multigen design 1abc.cif --run outputs/reed --n 8
   multigen design 1abc.cif --run outputs/reed --chains A,B --fixed "A:10-25,B:3" --n 8 --out designs
