@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from multigen.denoiser import Denoiser, is_timeless, prepared
+from multigen.interpolation import Linear
 from multigen.process import Masked, Process
 from multigen.random import Noise
 from multigen.sampling import Grid, Watch, Wrap, biased
@@ -78,6 +79,10 @@ class Unmasking:
         network = self.guide(denoiser) if self.guide is not None else denoiser
         if self.order == "grid" and not is_timeless(network):
             raise MultigenError("Unmasking: order=grid needs a network that is told no time; use Sampler, or another order")
+        if not is_timeless(network) and not isinstance(process.path, Linear):
+            raise MultigenError(
+                "Unmasking: a network with time is told the share that shows, which is the time on the linear path"
+            )
         template = template.replace(cond=prepared(network, template.cond, template.mask))
         path = _Path(process, template, name)
         events = self._events(process, path)

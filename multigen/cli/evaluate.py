@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from multigen import checkpoint, describe, distributed
@@ -50,7 +52,18 @@ def validation(model: Trained, how: dict[str, Any]) -> dict[str, float] | None:
     loss = validation_loss(
         e.diffusion.to(model.device), e.valid, e.modality, device=model.device, step=model.checkpoint.step, **options
     )
-    return {"loss": loss.total, **{f"loss/{name}": value for name, value in loss.parts.items()}, "draws": loss.draws}
+    parts = {f"loss/{name}": value for name, value in loss.parts.items()}
+    return {"loss": loss.total, **parts, **perplexities(loss.parts), "draws": loss.draws}
+
+
+def perplexities(parts: Mapping[str, float]) -> dict[str, float]:
+    """The exponential of every bound on -log p per site (`multigen.objective.Recall`): of the mean, not the mean of any.
+
+    >>> perplexities({"recall/nll": 0.0, "denoise/x": 1.0})
+    {'recall/perplexity': 1.0}
+    """
+    named = {name.removesuffix("nll"): value for name, value in parts.items() if name.rpartition("/")[2] == "nll"}
+    return {f"{name}perplexity": math.exp(min(value, 700.0)) for name, value in named.items()}
 
 
 def show(result: dict[str, Any]) -> None:

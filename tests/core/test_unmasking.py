@@ -222,6 +222,8 @@ def test_a_network_with_time_is_told_the_share_that_shows():
         Unmasking()(network, {"x": Masked(4)}, template(2, 4, 4))
     Unmasking(order="random")(network, {"x": Masked(4)}, template(2, 4, 4))
     assert network.told == [0, 0.25, 0.5, 0.75]
+    with pytest.raises(MultigenError, match="which is the time on the linear path"):
+        Unmasking(order="random")(network, {"x": Masked(4, Trigonometric())}, template(2, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from multigen import checkpoint
+from multigen.cli.evaluate import perplexities
 from multigen.cli.main import COMMANDS, run
 from multigen.run import Run
 
@@ -313,3 +315,8 @@ def test_two_processes_sample_as_one(trained, anywhere):
     assert done.stdout.count("samples of step") == 1
     assert run([*arguments, "out=one"]) == 0
     assert Path("two/points.csv").read_text() == Path("one/points.csv").read_text()
+
+
+def test_a_bound_in_nats_is_also_said_as_a_perplexity():
+    """Of the mean: exponentials of single examples would say more than the model knows."""
+    assert perplexities({"recall/nll": math.log(7.0), "denoise/x": 1.0}) == pytest.approx({"recall/perplexity": 7.0})
