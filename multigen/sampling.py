@@ -229,7 +229,7 @@ class Sampler:
         guide: wraps the denoiser (see `multigen.guidance`).
         self_conditioning: feed each prediction to the next call.
         result: "state" returns where the path ended; "prediction" the last prediction of the clean data (the argmax of
-            discrete sites that are still open), as the published molecule sampler does and a grid that ends before t = 1 needs.
+            discrete sites that are open), as the published molecule sampler does and a grid that ends before t = 1 needs.
         dtype: of continuous states; the network receives float32.
     """
 
