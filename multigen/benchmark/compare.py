@@ -79,7 +79,10 @@ def compare(groups: Mapping[str, Folders], baseline: str | None = None) -> dict[
         "arms": {name: _about(arm) for name, arm in runs.items()},
         "measures": {key: {n: summary(v) for n, v in arm.items()} for key, arm in (final | _evaluated(runs)).items()},
         "real": _real(runs),
-        "steps_to_baseline": {key: reaching({n: [r.series(key) for r in a] for n, a in runs.items()}, base) for key in shared},
+        "steps_to_baseline": {
+            key: reaching({n: [r.series(key) for r in a] for n, a in runs.items()}, base, key.endswith("/accuracy"))
+            for key in shared
+        },
         "curves": {key: {name: band([r.series(key) for r in arm]) for name, arm in runs.items()} for key in shared},
         "notes": notes(runs),
     }
@@ -105,8 +108,11 @@ def summary(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str) -> dict[str, Any]:
-    """Steps that each run needs to come down to the baseline's mean final value.
+def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str, rising: bool = False) -> dict[str, Any]:
+    """Steps that each run needs to come to the baseline's mean final value.
+
+    Args:
+        rising: the larger, the better.
 
     Returns:
         ``target``: that value; ``baseline_steps``: where the baseline ended; and for each arm ``steps`` of each run, None
@@ -118,12 +124,12 @@ def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str) -> dict[str, 
     return {
         "target": target,
         "baseline_steps": end,
-        "arms": {name: _reached(arm, target, end) for name, arm in curves.items()},
+        "arms": {name: _reached(arm, target, end, -1 if rising else 1) for name, arm in curves.items()},
     }
 
 
-def _reached(curves: Sequence[Curve], target: float, end: float) -> dict[str, Any]:
-    steps = [first_step(curve, target) for curve in curves]
+def _reached(curves: Sequence[Curve], target: float, end: float, sign: int) -> dict[str, Any]:
+    steps = [first_step((at, [sign * x for x in values]), sign * target) for at, values in curves]
     known = [s for s in steps if s is not None]
     found = summary(steps) if len(known) == len(steps) else {"mean": None, "std": None}
     average = found["mean"]

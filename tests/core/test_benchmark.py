@@ -162,6 +162,12 @@ def test_first_step_interpolates_or_says_that_it_was_not_reached(curve, target, 
     assert first_step(curve, target) == expected
 
 
+def test_steps_to_a_baseline_that_rises():
+    """Of an accuracy more is better: a curve that begins below the target is not there yet."""
+    vanilla, quick = [([10, 20], [0.1, 0.5])], [([10, 20], [0.3, 0.7])]
+    assert reaching({"vanilla": vanilla, "quick": quick}, "vanilla", rising=True)["arms"]["quick"]["steps"] == [15.0]
+
+
 def test_steps_to_the_baseline():
     vanilla = [([10, 20], [2.0, 0.9]), ([10, 20], [2.0, 1.1])]
     quick = [([10, 20], [1.0, 0.5]), ([10, 20], [1.5, 0.5])]
