@@ -71,6 +71,9 @@ def _wide(sample: Molecule) -> bool:
 
 def _unsanitised(sample: Molecule, hydrogens: bool) -> Mol:
     mol = chemistry.assemble(sample, hydrogens)
+    for atom in mol.GetAtoms():
+        if atom.GetFormalCharge() > atom.GetAtomicNum():  # H with 2+ has fewer electrons than none; RDKit cannot write it
+            atom.SetFormalCharge(0)
     mol.UpdatePropertyCache(strict=False)
     return mol
 

@@ -11,6 +11,7 @@ import torch
 from modalities.image import stored
 from modalities.image.emoji import GROUPS
 from modalities.image.encoders import raw
+from modalities.molecule.example import Chains as MoleculeChains
 from modalities.protein.example import Helices
 from modalities.protein.modality import structure_of
 from multigen.state import Batch, Features
@@ -62,7 +63,15 @@ class Embedding(torch.nn.Module):
         return Features(torch.sin(place * (1 + mask.float().cumsum(1)[..., None])), mask)  # (B, L, D) or (B, L, K, D)
 
 
+class Zigzags(MoleculeChains):
+    """Chains of atoms, in the place of whatever molecules an experiment reads."""
+
+    def __init__(self, **settings: Any) -> None:
+        pass
+
+
 REPLACED = {
+    "modalities.molecule.ccd.Ccd": {"_target_": "stand_in.Zigzags"},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
     "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},

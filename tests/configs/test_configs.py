@@ -34,7 +34,7 @@ def composed(name, *overrides):
 
 def small(name):
     """Overrides for a run of one step."""
-    return [*SMALL, *(BY_TOKENS if name.startswith("protein/") else BY_NUMBER)]
+    return [*SMALL, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
 
 
 @pytest.fixture(scope="module")
