@@ -12,7 +12,7 @@ from modalities.molecule.semla import Semla
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen.interpolation import Never
 from multigen.modality import Example
-from multigen.process import Gaussian, Masked, Uniform, symmetric
+from multigen.process import Gaussian, Masked, Process, Uniform, symmetric
 from multigen.state import Batch, Features, pool
 from multigen.testing import Contract
 
@@ -59,7 +59,7 @@ def contract() -> Contract:
     modality = Molecules(source=dataset, rotate=False, encoders={"composition": Composition()})
     torch.manual_seed(0)
     denoiser = Semla(width=32, sets=8, edges=16, message=16, layers=3, heads=4)
-    processes = {
+    processes: dict[str, Process] = {
         "coords": Gaussian("clean"),
         "atoms": Uniform(ATOMS),
         "bonds": Uniform(len(BONDS), project=symmetric),

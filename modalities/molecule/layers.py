@@ -176,13 +176,13 @@ class Layer(nn.Module):
     def _features(self, normed: Tensor, attention: Tensor, at: Sites) -> Tensor:
         """sum_j a_ij v_j of every head, scaled: (B, N, D), (B, H, N, N) -> (B, N, D)."""
         value = self.value(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, N, D/H)
-        heads = (attention.to(value.dtype) @ value) * spread(attention, at)  # (B, H, N, D/H)
+        heads = (attention.to(value.dtype) @ value) * steady(attention, at)  # (B, H, N, D/H)
         return self.out(heads.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def _points(self, x: Tensor, attention: Tensor, at: Sites) -> Tensor:
         """sum_j a_ij (x_i - x_j) / |x_i - x_j| of every set, scaled: (B, S, 3, N), (B, S, N, N) -> (B, S, 3, N)."""
         x = mix(self.mix_in.weight, self.set_norm(x, at)[0])  # (B, S, 3, N)
-        return mix(self.mix_out.weight, directions(x, attention) * spread(attention, at).mT)  # (B, S, 3, N)
+        return mix(self.mix_out.weight, directions(x, attention) * steady(attention, at).mT)  # (B, S, 3, N)
 
 
 def attention(weight: Tensor, hidden: Tensor, at: Sites) -> Tensor:
@@ -191,6 +191,10 @@ def attention(weight: Tensor, hidden: Tensor, at: Sites) -> Tensor:
     return exact(logits).unflatten(2, (at.real.shape[2], -1)).softmax(-1)  # (B, H, N, N)
 
 
-def spread(attention: Tensor, at: Sites) -> Tensor:
-    """sqrt(sum_j a_ij^2): (B, H, N, N) -> (B, H, N, 1); 0 where there is nothing to attend to."""
-    return torch.linalg.vector_norm(attention, dim=-1, keepdim=True) * at.accompanied  # (B, H, N, 1)
+def steady(attention: Tensor, at: Sites) -> Tensor:
+    """1 / sqrt(sum_j a_ij^2): (B, H, N, N) -> (B, H, N, 1); 0 where there is nothing to attend to.
+
+    Times this, a sum of independent messages has the variance of one, however many there are (GNN-VPA, Schneckenreiter et al.
+    2024, arXiv 2403.04747). SemlaFlow's code multiplies by the root instead, which makes the mean of many smaller still.
+    """
+    return at.accompanied / torch.linalg.vector_norm(attention, dim=-1, keepdim=True)  # (B, H, N, 1)

@@ -151,7 +151,12 @@ class Molecules:
         undecided = (atoms >= ATOMS).any() or (charges >= len(CHARGES)).any() or (bonds >= len(BONDS)).any()
         if undecided or not coords.isfinite().all():
             return None
-        return Molecule(*(x.numpy().astype(t) for x, t in ((atoms, "i1"), (coords, "f4"), (bonds, "i1"), (charges, "i1"))))
+        return Molecule(
+            atoms=atoms.numpy().astype(np.int8),
+            coords=coords.numpy().astype(np.float32),
+            bonds=bonds.numpy().astype(np.int8),
+            charges=charges.numpy().astype(np.int8),
+        )
 
     def save(self, samples: Sequence[Molecule | None], folder: Path) -> list[Path]:
         """``molecules.sdf``; what cannot be written as a record is left out."""

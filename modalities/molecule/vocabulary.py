@@ -40,7 +40,7 @@ def charges(formal: Iterable[int]) -> NDArray[np.int8]:
     return np.array([_find(int(q), _CHARGE, "formal charge", CHARGES) for q in formal], np.int8)  # (N,)
 
 
-def _find(value: object, table: dict, kind: str, choices: tuple) -> int:  # type: ignore[type-arg]
+def _find(value: object, table: dict, kind: str, choices: tuple) -> int:
     if value not in table:
         raise MultigenError(f"{kind} {value} is not in the vocabulary; choices are {', '.join(map(str, choices))}")
     return table[value]

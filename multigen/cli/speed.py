@@ -123,7 +123,7 @@ class Turns:
     def _add_sampling(self, always: bool) -> None:
         e, step = Experiment(self._settings), self.step
         template = e.modality.template(range(self._settings["samples"]), 0).to(step.device)
-        denoiser = step.averages[0].module if step.averages else step.diffusion.denoiser
+        denoiser: Any = step.averages[0].module if step.averages else step.diffusion.denoiser
         turns = sampling(e.sampler, denoiser, e.processes, template)
         self.all |= {"sampler": turns.loop, "network": turns.network}
         self.evaluations = turns.evaluations
