@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,18 @@ from torch import Tensor, nn
 
 from modalities.image import weights as prepared
 from multigen.files import nearest, read_json
+from multigen.nn.frozen import Frozen
 from multigen.state import Batch, Features, MultigenError
 from multigen.stock import read_tensors
-
-VERSION = 2
-"""Raise it when the same weights give other features."""
-
 
 Grid = int | tuple[int, int] | None
 """Tokens a side, or (rows, columns), or as the network has it."""
 
 
-class _Frozen(nn.Module):
-    """A network that is never trained: no gradient, no dropout, no running statistics."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-
-    def _freeze(self, **options: Any) -> None:
-        """Called at the end of a constructor. The `options` are what the features depend on besides the weights."""
-        self.options |= options
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> _Frozen:
-        return super().train(False)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the code's version, the options and every weight."""
-        digest = hashlib.sha256(f"{VERSION} {sorted(self.options.items())}".encode())
-        for name, tensor in self.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return f"{type(self).__name__}-{digest.hexdigest()[:16]}"
-
-
-class _Pictures(_Frozen):
+class _Pictures(Frozen):
     """From pictures to tokens: what all picture teachers share. A network is given by `maps`."""
 
+    version = 2
     mean: Tensor
     std: Tensor
 
@@ -137,7 +108,7 @@ class EfficientNetLite0(_Pictures):
         self.net, self.stage = build("tf_efficientnet_lite0"), stage
         if pretrained:
             self.net.load_state_dict(prepared.efficientnet(Path(root) if root else None))
-        self._freeze(stage=stage)
+        self.freeze(stage=stage)
 
     def maps(self, x: Tensor) -> Tensor:
         if self.stage is None:
@@ -189,7 +160,7 @@ class Timm(_Pictures):
             self.net = build(model, pretrained and weights is None, num_classes=0, **options)
         if weights is not None:
             load_weights(self.net, Path(weights))
-        self._freeze(model=model, layer=layer)
+        self.freeze(model=model, layer=layer)
 
     def maps(self, x: Tensor) -> Tensor:
         wanted = 1 if self.layer == -1 else [self.layer]  # timm reads a number as "the last so many"
@@ -248,7 +219,7 @@ def _mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tupl
     return missing, [name for name in found if name not in wanted]
 
 
-class MiniLM(_Frozen):
+class MiniLM(Frozen):
     """Sentence embedding of captions: all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), 22.7 M parameters.
 
     The mean over the real tokens, scaled to length 1: (B, 384). Or the states of the tokens, for attention.
@@ -258,6 +229,8 @@ class MiniLM(_Frozen):
         root: the data root in which the weights were prepared.
         folder: another folder with ``config.json``, ``tokenizer.json`` and ``model.safetensors`` of a BERT.
     """
+
+    version = 2
 
     def __init__(self, tokens: int | None = None, root: str | Path | None = None, folder: str | Path | None = None) -> None:
         super().__init__(tokens=tokens)
@@ -271,7 +244,7 @@ class MiniLM(_Frozen):
         self.tokenizer.enable_padding(length=tokens)
         self.net = BertModel(BertConfig(**read_json(path / "config.json")), add_pooling_layer=False)
         load_weights(self.net, path / "model.safetensors")
-        self._freeze(tokenizer=hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest())
+        self.freeze(tokenizer=hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest())
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Features:
