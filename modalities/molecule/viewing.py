@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modalities.molecule import chemistry, drawing, writing
+from modalities.molecule import chemistry, drawing, space, writing
 from modalities.molecule.sample import Molecule
 from multigen.files import read_json, read_text, write_json, write_text
 from multigen.report import Part, Record, Section
@@ -35,7 +35,7 @@ def _whole(sample: Molecule, hydrogens: bool) -> bool:
 def _write(number: int, sample: Molecule, folder: Path, hydrogens: bool) -> dict[str, Any]:
     name = f"molecule_{number}"
     write_text(folder / f"{name}.sdf", writing.sdf(sample._replace(name=sample.name or f"sample {number}"), hydrogens))
-    drawing.in_space(sample, folder / f"{name}.png")
+    space.in_space(sample, folder / f"{name}.png")
     smiles = writing.smi(sample, hydrogens).split()[0]
     return {"name": name, "caption": f"Sample {number}: {drawing.formula(sample)}, {smiles}"}
 

@@ -6,8 +6,9 @@ from molecule_toys import molecule
 from rdkit import Chem
 
 from modalities.molecule import chemistry, viewing
-from modalities.molecule.drawing import draw, formula, in_space, principal
+from modalities.molecule.drawing import draw, formula
 from modalities.molecule.sample import Molecule
+from modalities.molecule.space import in_space, principal
 from modalities.molecule.vocabulary import BONDS
 from modalities.molecule.writing import explicit, write
 from multigen.report import Record
