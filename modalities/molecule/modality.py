@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.molecule import drawing, fragments, transport, writing
+from modalities.molecule import drawing, fragments, transport, viewing, writing
 from modalities.molecule.denoiser import FIXED
 from modalities.molecule.sample import Molecule
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen import random
 from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
 from multigen.random import Noise
+from multigen.report import Part
 from multigen.state import Batch, MultigenError, State, at_least
 
 
@@ -164,6 +165,11 @@ class Molecules:
 
     def draw(self, samples: Sequence[Molecule | None], path: Path) -> Path:
         return drawing.draw(samples, path)
+
+    @staticmethod
+    def parts() -> list[Part]:
+        """What the report of a run shows besides what all show: molecules that can be turned."""
+        return viewing.parts()
 
 
 def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[Any], key: Tensor) -> Batch:
