@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser
+from modalities.molecule.irreps import EquivariantNorm, e3nn, gate_of, paths_of, read_irreps
 from modalities.molecule.vectors import exact, exactly
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen.state import MultigenError, at_least
+
+PART = 2048
 
 
 class Graph(NamedTuple):
@@ -28,6 +31,11 @@ class Graph(NamedTuple):
     """(P, R), what is invariant: distances and the bond."""
     weight: Tensor
     """(P, 1), how much the message counts: the envelope over the root of the number of neighbours."""
+
+    def parts(self) -> Iterator[Graph]:
+        """On a CPU, as many pairs at a time as its cache holds the products of."""
+        count = PART if self.target.device.type == "cpu" else max(len(self.target), 1)
+        return (Graph(*fields) for fields in zip(*(x.split(count) for x in self), strict=True))
 
 
 class Steerable(MoleculeDenoiser):
@@ -144,88 +152,14 @@ class MessageLayer(nn.Module):
     def forward(self, x: Tensor, graph: Graph) -> Tensor:
         """(B N, F) -> (B N, F)."""
         normed = self.norm(x)  # (B N, F)
-        scalars = normed[:, : self.width]  # (B N, D)
-        pair = graph.radial + self.own(scalars)[graph.target] + self.other(scalars)[graph.source]  # (P, R)
-        weights = self.weights(functional.silu(pair)) * graph.weight  # (P, paths)
-        messages = self.product(normed[graph.source], graph.direction, weights)  # (P, F')
-        total = messages.new_zeros(len(x), messages.shape[1]).index_add(0, graph.target, messages)  # (B N, F')
+        own, other = (layer(normed[:, : self.width]) for layer in (self.own, self.other))  # (B N, R) each
+        total = x.new_zeros(len(x), self.product.irreps_out.dim)  # (B N, F')
+        for part in graph.parts():
+            pair = part.radial + own[part.target] + other[part.source]  # (P, R)
+            weights = self.weights(functional.silu(pair)) * part.weight  # (P, paths)
+            messages = self.product(normed[part.source], part.direction, weights)  # (P, F')
+            total.index_add_(0, part.target, messages)  # (B N, F')
         return x + self.out(self.gate(self.receive(total) + self.keep(normed)))  # (B N, F)
-
-
-class EquivariantNorm(nn.Module):
-    """Layer norm of each kind of feature: scalars by mean and variance, others by the mean square of their lengths."""
-
-    def __init__(self, irreps: Any) -> None:
-        super().__init__()
-        self.blocks = [(mul, ir.dim, ir.is_scalar()) for mul, ir in irreps]
-        self.scale = nn.Parameter(torch.ones(irreps.num_irreps))
-        self.shift = nn.Parameter(torch.zeros(sum(mul for mul, _, scalar in self.blocks if scalar)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(P, F) -> (P, F)."""
-        scales = self.scale.split([mul for mul, _, _ in self.blocks])
-        shifts = iter(self.shift.split([mul for mul, _, scalar in self.blocks if scalar]))
-        parts = x.split([mul * dim for mul, dim, _ in self.blocks], -1)
-        normed = [
-            functional.layer_norm(part, part.shape[-1:], scale, next(shifts))
-            if scalar
-            else (_unit(part.unflatten(-1, (mul, dim))) * scale[:, None]).flatten(1)
-            for part, scale, (mul, dim, scalar) in zip(parts, scales, self.blocks, strict=True)
-        ]  # (P, mul dim) each
-        return torch.cat(normed, -1)  # (P, F)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """(P, mul, dim) over the root of the mean square of its numbers."""
-    return x * (x.square().mean((1, 2), keepdim=True) + 1e-5).rsqrt()  # (P, mul, dim)
-
-
-def e3nn(module: str) -> Any:
-    """A module of e3nn, whose import takes seconds."""
-    try:
-        return importlib.import_module(f"e3nn.{module}")
-    except ImportError as error:
-        raise MultigenError(f"Steerable needs the package e3nn ({error}): pip install 'multigen[molecule]'") from None
-
-
-def read_irreps(text: str) -> Any:
-    """What a node holds, as e3nn writes it.
-
-    Raises:
-        MultigenError: it cannot be read, has no scalars first, or no vectors.
-    """
-    example = "64x0e + 32x1o + 16x2e"
-    try:
-        irreps = e3nn("o3").Irreps(text)
-    except (ValueError, AssertionError):
-        raise MultigenError(f"Steerable: {text!r} are no irreps; an example is {example!r}") from None
-    if not len(irreps) or str(irreps[0].ir) != "0e" or "1o" not in irreps or any(mul < 1 for mul, _ in irreps):
-        raise MultigenError(f"Steerable: hidden begins with scalars 0e and has vectors 1o, as in {example!r}; got {text!r}")
-    return irreps
-
-
-def paths_of(irreps: Any, harmonics: Any) -> tuple[Any, list[tuple[int, int, int, str, bool]]]:
-    """Every product of a feature and a harmonic that is of a kind which nodes hold, channel by channel: irreps and paths."""
-    kinds = {ir for _, ir in irreps}
-    found = [
-        (i, j, mul, ir)
-        for i, (mul, own) in enumerate(irreps)
-        for j, (_, direction) in enumerate(harmonics)
-        for ir in own * direction
-        if ir in kinds
-    ]
-    kept, places, _ = e3nn("o3").Irreps([(mul, ir) for _, _, mul, ir in found]).sort()
-    return kept, [(i, j, places[k], "uvu", True) for k, (i, j, _, _) in enumerate(found)]
-
-
-def gate_of(irreps: Any) -> Any:
-    """Scalars through SiLU (tanh where they change sign in a mirror), the rest times the sigmoid of further scalars."""
-    o3 = e3nn("o3")
-    scalars = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l == 0])
-    gated = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l > 0])
-    acts = [functional.silu if ir.p == 1 else torch.tanh for _, ir in scalars]
-    gates = o3.Irreps([(mul, "0e") for mul, _ in gated])
-    return e3nn("nn").Gate(scalars, acts, gates, [torch.sigmoid] * len(gates), gated)
 
 
 def between(coords: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:

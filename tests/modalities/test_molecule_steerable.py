@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 
 import pytest
 import torch
 from molecule_networks import distance, run, state, steerable
 
+from modalities.molecule import irreps
 from modalities.molecule import steerable as module
-from modalities.molecule.steerable import EquivariantNorm, envelope, read_irreps
+from modalities.molecule.irreps import EquivariantNorm, paths_of, read_irreps
+from modalities.molecule.steerable import envelope
 from multigen.state import MultigenError
 
 IRREPS = "4x0e + 2x0o + 3x1o + 2x1e + 2x2e"
 
 
-def turned(irreps, x, det=-1):
+def turned(kinds, x, det=-1):
     """Features under a rotation, or under one followed by the inversion."""
     from e3nn import o3
 
     torch.manual_seed(1)
     turn = o3.rand_matrix(dtype=torch.float64) * det
-    return x @ o3.Irreps(irreps).D_from_matrix(turn).to(x).T, turn
+    return x @ o3.Irreps(kinds).D_from_matrix(turn).to(x).T, turn
 
 
 @pytest.mark.parametrize("det", [1, -1])
@@ -42,17 +43,17 @@ def test_the_norm_normalises():
 
 
 def test_messages_use_every_product_that_nodes_can_hold():
-    irreps = read_irreps("4x0e + 3x1o + 2x2e")
-    harmonics = importlib.import_module("e3nn.o3").Irreps.spherical_harmonics(2)
-    kept, paths = module.paths_of(irreps, harmonics)
+    held = read_irreps("4x0e + 3x1o + 2x2e")
+    harmonics = irreps.e3nn("o3").Irreps.spherical_harmonics(2)
+    kept, paths = paths_of(held, harmonics)
     # 0e: 00, 11, 22; 1o: 01, 10, 12, 21; 2e: 02, 11, 20, 22 (degrees of feature and direction); not 1e, 2o, 3, 4
     assert len(paths) == 11 and {str(ir) for _, ir in kept} == {"0e", "1o", "2e"}
-    assert all(kept[k].mul == irreps[i].mul for i, _, k, _, _ in paths)
+    assert all(kept[k].mul == held[i].mul for i, _, k, _, _ in paths)
 
 
 def test_parity_is_kept():
     """Without pseudo-tensors, a mirror image has the mirrored prediction; a cross product would show."""
-    kept, _ = module.paths_of(read_irreps("4x0e + 3x1o"), importlib.import_module("e3nn.o3").Irreps("0e + 1o"))
+    kept, _ = paths_of(read_irreps("4x0e + 3x1o"), irreps.e3nn("o3").Irreps("0e + 1o"))
     assert "1e" not in kept
 
 
@@ -99,8 +100,15 @@ def test_refused(settings, message):
 
 
 def test_e3nn_is_imported_where_it_is_used(monkeypatch):
-    tree = ast.parse(inspect.getsource(module))
-    assert "e3nn" not in {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found = [node for m in (module, irreps) for node in ast.walk(ast.parse(inspect.getsource(m)))]
+    assert "e3nn" not in {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
     monkeypatch.setitem(__import__("sys").modules, "e3nn.o3", None)
     with pytest.raises(MultigenError, match=r"needs the package e3nn .*pip install 'multigen\[molecule\]'"):
         steerable()
+
+
+def test_pairs_are_taken_in_parts(monkeypatch):
+    network, batch = steerable().eval(), state(dtype=torch.float32)
+    whole = run(network, batch).pred
+    monkeypatch.setattr(module, "PART", 5)
+    assert distance(run(network, batch).pred, whole) < 1e-5
