@@ -127,9 +127,9 @@ class PairMLP(nn.Module):
         own, other = exact(self.own(h)).mT.contiguous(), exact(self.other(h)).mT.contiguous()  # (B, M, N) each
         total = (own[..., None] + other[:, :, None]).flatten(2)  # (B, M, N N)
         with exactly(points):
-            total = total.baddbmm_(self.points.weight.expand(len(h), -1, -1), points)  # (B, M, N N)
+            total = torch.baddbmm(total, self.points.weight.expand(len(h), -1, -1), points)  # (B, M, N N)
             if self.edges is not None and edges is not None:
-                total = total.baddbmm_(self.edges.weight.expand(len(h), -1, -1), exact(edges))  # (B, M, N N)
+                total = torch.baddbmm(total, self.edges.weight.expand(len(h), -1, -1), exact(edges))  # (B, M, N N)
         return functional.silu(total)  # (B, M, N N)
 
 

@@ -15,8 +15,12 @@ from multigen.state import MultigenError, at_least
 class Semla(MoleculeDenoiser):
     """Invariant features and S sets of coordinates per atom, attention with latent pair messages.
 
-    The first layer reads pair features, the last writes them, those between have none: a pair costs what `message`, `sets` and
-    `heads` cost, whatever the width. Everything is equivariant to rotations, reflections, translations and permutations.
+    The first layer reads pair features, the last adds to them, those between have none: a pair costs what `message`, `sets`
+    and `heads` cost, whatever the width. All is equivariant to rotations, reflections, translations and permutations.
+
+    Unlike in the published code, the feed-forward gates every mixed set by itself (not one sum of them), messages are scaled
+    by the inverse of its factor (see `layers.steady`), what the last layer writes is added to the pair features that the first
+    one read, no output depends on padding, and linear maps that follow one another are one.
 
     Args:
         width: D of the invariant features.
@@ -42,9 +46,7 @@ class Semla(MoleculeDenoiser):
         bonds: int = len(BONDS),
         charges: int = len(CHARGES),
     ) -> None:
-        at_least(
-            1, width=width, sets=sets, edges=edges, message=message, heads=heads, atoms=atoms, bonds=bonds, charges=charges
-        )
+        at_least(1, width=width, sets=sets, edges=edges, message=message, heads=heads)
         at_least(2, layers=layers)
         if width % heads:
             raise MultigenError(f"Semla: {heads} heads do not divide the width {width}")
@@ -59,11 +61,11 @@ class Semla(MoleculeDenoiser):
         at = sites(given.real, given.coords.dtype)
         with exactly(given.coords):
             x = mix(self.lift.weight, torch.stack([given.coords, given.prev_coords], 1).mT)  # (B, S, 3, N)
-        seen = []
+        seen, written = [], edges
         for layer in self.layers:
-            nodes, x, edges = layer(nodes, x, at, edges)  # (B, N, D), (B, S, 3, N), (B, E, N N)
+            nodes, x, written = layer(nodes, x, at, written)  # (B, N, D), (B, S, 3, N), (B, E, N N) or None
             seen.append(nodes)
         nodes, x = self.feed_forward(nodes, x, at)  # (B, N, D), (B, S, 3, N)
         with exactly(x):
             coords = mix(self.coords.weight, self.set_norm(x, at)[0])[:, 0].mT  # (B, N, 3)
-        return Hidden(nodes, coords, edges, seen)
+        return Hidden(nodes, coords, edges + written, seen)
