@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modalities.molecule.vectors import directions, exact, exactly
+from modalities.molecule.vectors import SOFT, directions, exact, exactly
 
 _HIDDEN = -1e4
 
@@ -63,7 +63,7 @@ def centre(x: Tensor, at: Sites) -> Tensor:
 
 
 class SetNorm(nn.Module):
-    """Scales each coordinate set so that its vectors' mean length over the real atoms is one learned number."""
+    """Divides each coordinate set by the mean length of its vectors over the real atoms, softened, times one learned number."""
 
     def __init__(self, sets: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SetNorm(nn.Module):
     def forward(self, x: Tensor, at: Sites) -> tuple[Tensor, Tensor]:
         """Centred sets (B, S, 3, N) -> scaled sets, and the vectors' new lengths (B, S, N)."""
         length = (x.square().sum(2) + 1e-12).sqrt()  # (B, S, N)
-        scale = self.scale[:, None] / (length @ at.share + 1e-6)  # (B, S, 1)
+        scale = self.scale[:, None] / ((length @ at.share).square() + SOFT**2).sqrt()  # (B, S, 1)
         return x * scale[..., None], length * scale  # (B, S, 3, N), (B, S, N)
 
 
@@ -180,7 +180,7 @@ class Layer(nn.Module):
         return self.out(heads.transpose(1, 2).flatten(2))  # (B, N, D)
 
     def _points(self, x: Tensor, attention: Tensor, at: Sites) -> Tensor:
-        """sum_j a_ij (x_i - x_j) / |x_i - x_j| of every set, scaled: (B, S, 3, N), (B, S, N, N) -> (B, S, 3, N)."""
+        """sum_j a_ij (x_i - x_j) / |x_i - x_j| (softened) of every set, scaled: (B, S, 3, N), (B, S, N, N) -> (B, S, 3, N)."""
         x = mix(self.mix_in.weight, self.set_norm(x, at)[0])  # (B, S, 3, N)
         return mix(self.mix_out.weight, directions(x, attention) * steady(attention, at).mT)  # (B, S, 3, N)
 

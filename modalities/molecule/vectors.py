@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-NEAREST = 1e-2
-"""Difference vectors shorter than this are not stretched to unit length; the mean length of a set's vectors is about 1."""
+SOFT = 0.3
+"""What lengths are softened by, where the mean length of a set's vectors is about 1. A vector over its length, and a set over its
+mean length, jump where they pass through zero; on atoms in a line that happens in some set of every layer, and a few layers of
+it turn rounding errors into anything."""
 
 
 def exactly(x: Tensor) -> contextlib.AbstractContextManager[object]:
@@ -32,13 +34,13 @@ def squared_distance(x: Tensor) -> Tensor:
 class Directions(torch.autograd.Function):
     """`directions` and its gradient. Half as many passes over the pairs as autograd makes, and half as much memory.
 
-    With r_ij = 1 / |x_i - x_j|, w_ij = a_ij r_ij and the gradient g_i of u_i = sum_j w_ij (x_i - x_j):
+    With r_ij = 1 / sqrt(|x_i - x_j|^2 + SOFT^2), w_ij = a_ij r_ij and the gradient g_i of u_i = sum_j w_ij (x_i - x_j):
     dL/dw_ij = g_i . (x_i - x_j), dL/da = r dL/dw and dL/d|x_i - x_j|^2 = -a r^3 dL/dw / 2.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, attention: Tensor) -> Tensor:
-        inverse = squared_distance(x).clamp_(min=NEAREST**2).rsqrt_()  # (B, S, N, N)
+        inverse = soft_inverse(squared_distance(x))  # (B, S, N, N)
         ctx.save_for_backward(x, attention, inverse)
         return differences(attention * inverse, x)  # (B, S, 3, N)
 
@@ -58,7 +60,7 @@ class Directions(torch.autograd.Function):
 
 
 def directions(x: Tensor, attention: Tensor) -> Tensor:
-    """u_i = sum_j a_ij (x_i - x_j) / |x_i - x_j|, without a tensor of the vectors of all pairs.
+    """u_i = sum_j a_ij (x_i - x_j) / sqrt(|x_i - x_j|^2 + SOFT^2), without a tensor of the vectors of all pairs.
 
     Args:
         x: (B, S, 3, N).
@@ -74,3 +76,8 @@ def differences(weight: Tensor, x: Tensor) -> Tensor:
     """sum_j w_ij (x_i - x_j) = x_i sum_j w_ij - sum_j w_ij x_j: (B, S, N, N), (B, S, 3, N) -> (B, S, 3, N)."""
     sums = torch.cat([x, torch.ones_like(x[:, :, :1])], 2) @ weight.mT  # (B, S, 4, N)
     return x * sums[:, :, 3:] - sums[:, :, :3]  # (B, S, 3, N)
+
+
+def soft_inverse(square: Tensor) -> Tensor:
+    """1 / sqrt(d^2 + SOFT^2) in place of d^2, which rounding may have made negative."""
+    return square.clamp_(min=0).add_(SOFT**2).rsqrt_()  # like square
