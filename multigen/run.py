@@ -115,8 +115,12 @@ class Run:
     # --------------------------------------------------------------------------------------------------------- writing
 
     @contextmanager
-    def open(self, device: torch.device | str = "cpu") -> Iterator[None]:
+    def open(self, device: torch.device | str = "cpu", **about: str) -> Iterator[None]:
         """Own the folder for as long as the context lasts: make it, lock it, check it, clear what killed writers left.
+
+        Args:
+            device: that it is trained on.
+            about: what ``versions.json`` shall say besides.
 
         Raises:
             MultigenError: another process owns it, it holds another configuration, or it cannot be written.
@@ -127,7 +131,7 @@ class Run:
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_temporaries(folder)
             self._store()
-            write_json(self.folder / "versions.json", describe.versions(device))
+            write_json(self.folder / "versions.json", {**describe.versions(device), **about})
             yield
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
     "steps": lambda run: run.steps,
     "data": lambda run: run.config.get("data"),
     "batch size": _trainer("batch_size"),
-    "precision": _trainer("precision"),
+    "precision": lambda run: run.versions.get("precision"),
     "averages": _trainer("ema"),
     "schedule": _trainer("schedule"),
     "times": lambda run: run.config.get("times"),

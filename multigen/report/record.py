@@ -23,6 +23,7 @@ class Record:
         yaml: its text.
         rows: the lines of ``metrics.jsonl`` by step, later lines overruling earlier ones of the same step.
         evaluation: content of ``evaluation.json``, {} if there is none.
+        versions: content of ``versions.json``: what trained it last; {} if there is none.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Record:
     yaml: str = ""
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -75,7 +77,7 @@ def read(folder: Path | str) -> Record:
     run = Run(folder)
     if not run.folder.is_dir():
         raise MultigenError(f"{folder} is not a run folder")
-    configured, evaluated = run.folder / "config.yaml", run.folder / "evaluation.json"
+    configured, evaluated, made_by = (run.folder / f for f in ("config.yaml", "evaluation.json", "versions.json"))
     rows: dict[int, dict[str, Any]] = {}
     for entry in run.history():
         rows[entry["step"]] = {**rows.get(entry["step"], {}), **entry}
@@ -85,4 +87,5 @@ def read(folder: Path | str) -> Record:
         read_text(configured) if configured.is_file() else "",
         rows,
         read_json(evaluated) if evaluated.is_file() else {},
+        read_json(made_by) if made_by.is_file() else {},
     )

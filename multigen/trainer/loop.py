@@ -72,7 +72,7 @@ class Trainer:
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
         clip: largest norm of the gradient; None does not clip.
-        precision: "no" (float32), "bf16" or "fp16" autocast.
+        precision: "no" (float32), "bf16" or "fp16" autocast; "auto" is "bf16" where the device is fast at it, else "no".
         compile: compile the denoiser with `torch.compile`.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         workers: processes that prepare batches; 0 prepares them in between.
@@ -119,7 +119,7 @@ class Trainer:
         for observer in observers:
             at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
         self.steps, self.accumulate, self.schedule = steps, accumulate, schedule
-        self.clip, self.precision, self.seed, self.max_bad_losses = clip, precision, seed, max_bad_losses
+        self.clip, self.seed, self.max_bad_losses = clip, seed, max_bad_losses
         self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
         self.observers, self.modality, self.run, self._show = observers, modality, run, progress
         self.step = 0
@@ -128,6 +128,7 @@ class Trainer:
 
         self.accelerator = distributed.accelerator(precision, device)
         self.device: torch.device = self.accelerator.device
+        self.precision: str = self.accelerator.mixed_precision
         self.main = self.accelerator.is_main_process
         split = _split(dataset, batch_size, batch_tokens, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
@@ -209,7 +210,7 @@ class Trainer:
         """
         with ExitStack() as stack:
             if self.main:
-                stack.enter_context(self.run.open(self.device))
+                stack.enter_context(self.run.open(self.device, precision=self.precision))
             distributed.barrier()
             self._resume()
             signals = stack.enter_context(Signals())

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 
 from multigen import checkpoint
+from multigen.files import read_json
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer
@@ -132,6 +133,16 @@ def test_bfloat16_trains_nearly_as_float32_does(tmp_path: Path) -> None:
     assert all(p.dtype == torch.float32 for p in half.diffusion.parameters())
     assert not torch.equal(weights(single), weights(half))
     assert torch.allclose(weights(single), weights(half), atol=0.05)
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16"), (False, "no")])
+def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    made = fitted(tmp_path, precision="auto", device="cpu")
+    assert made.precision == expected
+    assert read_json(made.run.folder / "versions.json")["precision"] == expected
 
 
 # ------------------------------------------------------------------------------------------------- losses that are not finite
