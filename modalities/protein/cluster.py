@@ -5,9 +5,9 @@ Two sequences count as similar when their best local alignment (Smith and Waterm
 
 - identity: at least this share of the aligned pairs of residues are equal (columns with a gap do not count);
 - coverage: the alignment spans at least this share of the shorter sequence;
-- significance: of random sequences of these lengths, fewer than `EXPECT` pairs would reach the score: K m n exp(-lambda S)
-  (Altschul and Gish 1996). Between short chains 30 per cent of identity over 80 per cent of the length are often chance;
-  without the bound such pairs would chain nearly everything together.
+- significance: of random pairs of sequences of these lengths, a share of less than `expect` would reach the score:
+  K m n exp(-lambda S) (Altschul and Gish 1996). Between short chains 30 per cent of identity over 80 per cent of the length
+  are often chance; without the bound such pairs would chain nearly everything together.
 
 Clusters are the connected components: no pair that was found similar lies in two clusters. Pairs are looked for among those
 that share a word (`modalities.protein.seeds`). That misses few: none of the similar pairs among cgdms' 2,192 chains, all of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 IDENTITY, COVERAGE = 0.3, 0.8
 EXPECT = 1e-6
-"""Chance pairs per pair: about 0.002 for each sequence against 2,000."""
+"""Chance pairs per pair: about 0.002 for each sequence against 2,000. What a data set may raise."""
 LAMBDA, K = 0.267, 0.041
 """Statistics of BLOSUM62 with gaps 11 and 1 (Altschul and Gish 1996)."""
 LARGEST = 0.01
@@ -50,23 +50,26 @@ class Similarity(NamedTuple):
     coverage: float
     """Of the shorter sequence."""
 
-    def reaches(self, identity: float, coverage: float) -> bool:
-        return self.expect < EXPECT and self.identity >= identity and self.coverage >= coverage
+    def reaches(self, identity: float, coverage: float, expect: float = EXPECT) -> bool:
+        return self.expect < expect and self.identity >= identity and self.coverage >= coverage
 
 
-def recipe() -> dict[str, Any]:
+def recipe(expect: float = EXPECT) -> dict[str, Any]:
     """What the clusters depend on, for manifests."""
-    bounds = {"identity": IDENTITY, "coverage": COVERAGE, "expect": EXPECT}
+    bounds = {"identity": IDENTITY, "coverage": COVERAGE, "expect": expect}
     words = {"seeds": [seed.pattern for seed in seeds.SEEDS], "hits": seeds.HITS, "alignments": seeds.ALIGNMENTS}
     return {"method": "connected components of local alignments", **bounds, **words}
 
 
-def clusters(sequences: Sequence[str], identity: float = IDENTITY, coverage: float = COVERAGE) -> NDArray[np.int64]:
+def clusters(
+    sequences: Sequence[str], identity: float = IDENTITY, coverage: float = COVERAGE, expect: float = EXPECT
+) -> NDArray[np.int64]:
     """Number the clusters of similar sequences (see this module), in the order in which they first appear.
 
     Args:
         sequences: letters; what is no amino acid counts as unknown.
         identity, coverage: as above, in 0..1.
+        expect: as above.
 
     Returns:
         int64 (N,), the cluster of each.
@@ -84,7 +87,9 @@ def clusters(sequences: Sequence[str], identity: float = IDENTITY, coverage: flo
     aligner = make_aligner()
     pairs = seeds.candidates([np.minimum(alphabet.tokens(s), alphabet.UNKNOWN) for s in unique])  # (P, 2)
     for a, b in track(pairs.tolist(), description="clustering", transient=True, disable=len(pairs) < 10_000):
-        if forest.root(a) != forest.root(b) and similarity(unique[a], unique[b], aligner).reaches(identity, coverage):
+        if forest.root(a) == forest.root(b):
+            continue
+        if similarity(unique[a], unique[b], aligner, expect).reaches(identity, coverage, expect):
             forest.join(a, b)
     place = {sequence: forest.root(i) for i, sequence in enumerate(unique)}
     number: dict[int, int] = {}
@@ -100,22 +105,22 @@ def make_aligner() -> PairwiseAligner:
     return aligner
 
 
-def similarity(a: str, b: str, aligner: PairwiseAligner) -> Similarity:
+def similarity(a: str, b: str, aligner: PairwiseAligner, expect: float = EXPECT) -> Similarity:
     """Align two sequences; of equally good alignments, the first that is found with the sequences in alphabetical order.
 
-    Where the score is not significant, the alignment is not traced back, and identity and coverage are 0.
+    Where as many random pairs as `expect` score as well, the alignment is not traced back, and identity and coverage are 0.
     """
     a, b = sorted((a, b))
     cells = len(a) * len(b)
-    expect = K * cells * math.exp(-LAMBDA * aligner.score(a, b)) if cells else math.inf
-    if expect >= EXPECT:
-        return Similarity(expect, 0.0, 0.0)
+    chance = K * cells * math.exp(-LAMBDA * aligner.score(a, b)) if cells else math.inf
+    if chance >= expect:
+        return Similarity(chance, 0.0, 0.0)
     first, second = aligner.align(a, b)[0].aligned  # (blocks, 2) each
     blocks = [(a[i:j], b[k:m]) for (i, j), (k, m) in zip(first, second, strict=True)]
     aligned = sum(len(x) for x, _ in blocks)
     equal = sum(p == q for x, y in blocks for p, q in zip(x, y, strict=True))
     span = first if len(a) <= len(b) else second
-    return Similarity(expect, equal / aligned, float(span[-1][1] - span[0][0]) / min(len(a), len(b)))
+    return Similarity(chance, equal / aligned, float(span[-1][1] - span[0][0]) / min(len(a), len(b)))
 
 
 class _Forest:
