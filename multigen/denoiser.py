@@ -9,6 +9,11 @@ from multigen.files import nearest
 from multigen.state import Features, MultigenError, State
 
 
+ASKED = ".asked"
+"""``cond["NAME.asked"]`` Bool (B, *sites): where a sampler reads the prediction of component NAME. A network may ignore it; one
+that heeds it may return anything elsewhere, if it is finite."""
+
+
 class Output(NamedTuple):
     """What a denoiser returns."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multigen.denoiser import Denoiser, Output, is_timeless, prepared
+from multigen.denoiser import ASKED, Denoiser, Output, is_timeless, prepared
 from multigen.state import MultigenError, State, expand, masked_mean, where
 
 _WEAK = "weak."
@@ -71,7 +71,7 @@ class Guided:
     def _weak_cond(self, cond: State) -> State:
         """As prepared, or made now."""
         if ready := {k.removeprefix(_WEAK): x for k, x in cond.items() if k.startswith(_WEAK)}:
-            return ready
+            return {**ready, **{k: x for k, x in cond.items() if k.endswith(ASKED)}}
         return cond if self.guidance.weak is not None else self.denoiser.null(cond)
 
     def __call__(
