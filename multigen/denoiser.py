@@ -8,10 +8,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from multigen.files import nearest
 from multigen.state import Features, MultigenError, State
 
-
 ASKED = ".asked"
-"""``cond["NAME.asked"]`` Bool (B, *sites): where a sampler reads the prediction of component NAME. A network may ignore it; one
-that heeds it may return anything elsewhere, if it is finite."""
+"""``cond["NAME.asked"]`` Bool (B, *sites): where a sampler will read the prediction of component NAME. A network may ignore
+it; one that heeds it may return anything finite elsewhere."""
 
 
 class Output(NamedTuple):

@@ -3,8 +3,8 @@
 A masked site keeps its class once it shows one, and a network without time sees only what shows: its prediction changes when a
 site is revealed and at no other moment. So the steps in which sites are revealed are drawn first, and the network is called in
 those steps alone. The distribution over results is that of `multigen.sampling.Sampler` with `Jump` on the same grid; from the
-same keys it is the same result. 100 sites on 500 points need 90 calls instead of 499. In most of them one site is revealed, and a
-network that heeds `multigen.denoiser.ASKED` answers for that site alone.
+same keys it is the same result. 100 sites on 500 points need 90 calls instead of 499. Most of them reveal one site, and a
+network that heeds `multigen.denoiser.ASKED` answers for that site alone (sums of other lengths may round differently).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which residues a decoder must look at to answer for some of them: those, their neighbours, the neighbours' neighbours, ..."""
+"""Which residues a decoder must look at to answer for some of them: those, their neighbours, the neighbours' neighbours."""
 
 from __future__ import annotations
 
