@@ -18,7 +18,7 @@ demo-image: $(READY)
 	$(BIN)/multigen evaluate run=$(RUN)/image
 
 demo-protein: $(READY)
-	$(BIN)/multigen prepare experiment=protein/demo
+	$(BIN)/multigen prepare experiment=protein/demo batch_size=4
 	$(BIN)/multigen train experiment=protein/demo run=$(RUN)/protein
 	$(BIN)/multigen design data/examples/1A8O.pdb.gz --run $(RUN)/protein --n 4 --out $(RUN)/protein/designs
 	$(BIN)/multigen evaluate run=$(RUN)/protein

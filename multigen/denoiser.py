@@ -8,6 +8,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from multigen.files import nearest
 from multigen.state import Features, MultigenError, State
 
+ASKED = ".asked"
+"""``cond["NAME.asked"]`` Bool (B, *sites): where a sampler will read the prediction of component NAME. A network may ignore
+it; one that heeds it may return anything finite elsewhere."""
+
 
 class Output(NamedTuple):
     """What a denoiser returns."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from multigen.denoiser import Denoiser, Output, is_timeless, prepared
+from multigen.denoiser import ASKED, Denoiser, Output, is_timeless, prepared
 from multigen.state import MultigenError, State, expand, masked_mean, where
 
 _WEAK = "weak."
@@ -69,10 +69,12 @@ class Guided:
         return {**prepared(self.denoiser, cond, mask), **{f"{_WEAK}{k}": x for k, x in weak.items()}}
 
     def _weak_cond(self, cond: State) -> State:
-        """As prepared, or made now."""
-        if ready := {k.removeprefix(_WEAK): x for k, x in cond.items() if k.startswith(_WEAK)}:
-            return ready
-        return cond if self.guidance.weak is not None else self.denoiser.null(cond)
+        """As prepared, or made now; what is asked is the same."""
+        asked = {k: x for k, x in cond.items() if k.endswith(ASKED)}
+        given = {k: x for k, x in cond.items() if k not in asked}
+        if ready := {k.removeprefix(_WEAK): x for k, x in given.items() if k.startswith(_WEAK)}:
+            return {**ready, **asked}
+        return {**(given if self.guidance.weak is not None else self.denoiser.null(given)), **asked}
 
     def __call__(
         self,

@@ -3,7 +3,8 @@
 A masked site keeps its class once it shows one, and a network without time sees only what shows: its prediction changes when a
 site is revealed and at no other moment. So the steps in which sites are revealed are drawn first, and the network is called in
 those steps alone. The distribution over results is that of `multigen.sampling.Sampler` with `Jump` on the same grid; from the
-same keys it is the same result. 100 sites on 500 points need 90 calls instead of 499.
+same keys it is the same result. 100 sites on 500 points need 90 calls instead of 499. Most of them reveal one site, and a
+network that heeds `multigen.denoiser.ASKED` answers for that site alone (sums of other lengths may round differently).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from multigen.denoiser import Denoiser, is_timeless, prepared
+from multigen.denoiser import ASKED, Denoiser, is_timeless, prepared
 from multigen.interpolation import Linear
 from multigen.process import Masked, Process
 from multigen.random import Noise
@@ -74,7 +75,10 @@ class Unmasking:
     def __call__(
         self, denoiser: Denoiser, processes: Mapping[str, Process], template: Batch, watch: Watch | None = None
     ) -> State:
-        """One state per row of the template. Called like `multigen.sampling.Sampler`; `watch` is told of network calls."""
+        """One state per row of the template. Called like `multigen.sampling.Sampler`.
+
+        `watch` is told of network calls; with result "state", predictions mean something where a site was revealed alone.
+        """
         name, process = _masked(processes)
         network = self.guide(denoiser) if self.guide is not None else denoiser
         if self.order == "grid" and not is_timeless(network):
@@ -87,9 +91,10 @@ class Unmasking:
         path = _Path(process, template, name)
         events = self._events(process, path)
 
-        def ask(open_: Tensor) -> Tensor:
+        def ask(open_: Tensor, asked: Tensor) -> Tensor:
             t = path.share(open_)  # (B,)
-            output = network({name: path.noisy}, {name: t}, template.cond, template.mask).pred[name]  # (B, *sites, K)
+            cond = template.cond if self.result == "prediction" else {**template.cond, f"{name}{ASKED}": asked}
+            output = network({name: path.noisy}, {name: t}, cond, template.mask).pred[name]  # (B, *sites, K)
             return process.logits(biased(output, name, template.cond))  # (B, *sites, K)
 
         predicted = path.noisy  # (B, *sites)
@@ -97,16 +102,19 @@ class Unmasking:
             open_ = process.undecided(path.noisy, path.free)  # (B, *sites)
             if not open_.any():
                 break
-            pred = ask(open_)  # (B, *sites, K)
-            # a row that is done waits for the others: what it predicts meanwhile must not depend on them
-            predicted = where(open_.flatten(1).any(1), path.likeliest(pred), predicted)  # (B, *sites)
-            path.reveal(pred, *events.next(open_, pred), self.temperature)
+            asked = events.next(open_)  # (B, *sites)
+            pred = ask(open_, asked)  # (B, *sites, K)
+            if self.result == "prediction":
+                # a row that is done waits for the others: what it predicts meanwhile must not depend on them
+                predicted = where(open_.flatten(1).any(1), path.likeliest(pred), predicted)  # (B, *sites)
+            path.reveal(pred, *events.chosen(asked, pred), self.temperature)
             if watch is not None:
                 watch(number + 1, {name: path.noisy}, {name: pred})
         if self.result == "state":
             predicted = path.noisy  # (B, *sites)
         elif (early := events.early()).any():  # the plain loop asks once more in its last step, when all is revealed
-            predicted = where(early, path.likeliest(ask(torch.zeros_like(path.free))), predicted)  # (B, *sites)
+            nothing = torch.zeros_like(path.free)  # (B, *sites)
+            predicted = where(early, path.likeliest(ask(nothing, nothing)), predicted)  # (B, *sites)
         return {name: predicted, f"{name}.confidence": path.confidence}
 
     def _events(self, process: Masked, path: _Path) -> _Scheduled | _Ranked:
@@ -219,13 +227,16 @@ class _Scheduled:
         step = path.led(step)  # (B, *sites)
         self.step = torch.where(process.undecided(path.noisy, path.free), step, _NEVER)  # (B, *sites)
 
-    def next(self, open_: Tensor, logits: Tensor) -> tuple[Tensor, Noise]:
-        """The sites of each row's next step, and that step's random numbers."""
+    def next(self, open_: Tensor) -> Tensor:
+        """The sites of each row's next step."""
         step = torch.where(open_, self.step, _NEVER)  # (B, *sites)
-        now = step.flatten(1).min(1).values  # (B,)
-        sites = open_ & (step == now.view(-1, *[1] * (step.ndim - 1)))  # (B, *sites)
-        rows = torch.arange(len(now), device=now.device)
-        return sites, Noise(self.keys[now.clamp(max=len(self.keys) - 1), rows])
+        self.now = step.flatten(1).min(1).values  # (B,)
+        return open_ & (step == self.now.view(-1, *[1] * (step.ndim - 1)))  # (B, *sites)
+
+    def chosen(self, asked: Tensor, logits: Tensor) -> tuple[Tensor, Noise]:
+        """All that was asked about, and that step's random numbers."""
+        rows = torch.arange(len(self.now), device=self.now.device)
+        return asked, Noise(self.keys[self.now.clamp(max=len(self.keys) - 1), rows])
 
     def early(self) -> Tensor:
         """Bool (B,): rows in which all that is made is revealed before the grid's last step."""
@@ -241,16 +252,25 @@ class _Ranked:
         self.rank = path.stream.fold("order").fold(path.name).uniform(path.free.shape[1:])  # (B, *sites)
         self.calls = 0
 
-    def next(self, open_: Tensor, logits: Tensor) -> tuple[Tensor, Noise]:
-        rank = logits.float().softmax(-1).amax(-1) if self.by_confidence else self.rank  # (B, *sites)
+    def next(self, open_: Tensor) -> Tensor:
+        """The sites that may come next: all, where the prediction decides."""
+        return open_ if self.by_confidence else self._highest(self.rank, open_)
+
+    def chosen(self, asked: Tensor, logits: Tensor) -> tuple[Tensor, Noise]:
+        """The sites that come next, and this call's random numbers."""
+        sites = self._highest(logits.float().softmax(-1).amax(-1), asked) if self.by_confidence else asked  # (B, *sites)
+        self.calls += 1
+        return sites, self.path.stream.fold(self.calls - 1)
+
+    def _highest(self, rank: Tensor, open_: Tensor) -> Tensor:
+        """Bool (B, *sites): of the open sites, those of highest rank (B, *sites)."""
         rank = torch.where(open_, self.path.led(rank), -1.0).flatten(1)  # (B, S)
         leading = torch.ones_like(rank, dtype=torch.bool)  # (B, S); of tied sites one counts
         if self.path.leader is not None:
             leading = self.path.leader == torch.arange(rank.shape[1], device=rank.device)
         best = torch.where(leading, rank, -1.0).topk(min(self.per_call, rank.shape[1]), 1).indices  # (B, n)
         chosen = torch.zeros_like(leading).scatter(1, best, True).view_as(open_)  # (B, *sites)
-        self.calls += 1
-        return open_ & self.path.led(chosen), self.path.stream.fold(self.calls - 1)
+        return open_ & self.path.led(chosen)  # (B, *sites)
 
     def early(self) -> Tensor:
         """Bool (B,): none, there is no grid to wait for."""

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
-    {"state", "random", "files", "interpolation", "curriculum", "distances", "describe", "bound"},
+    {"state", "random", "files", "interpolation", "curriculum", "distances", "describe", "bound", "pool"},
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets", "stock"},
     {"objective", "sampling", "unmasking", "ode"},
     {"alignment", "diffusion"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,12 +18,11 @@ from modalities.molecule.chemistry import HYDROGEN, Record, Unfit, record, refus
 from modalities.molecule.stored import LAYOUT, stored
 from multigen import files, store
 from multigen.cache.progress import bar
+from multigen.pool import processes, processors
 from multigen.random import hash64
 from multigen.state import MultigenError
 
 if TYPE_CHECKING:
-    from multiprocessing.pool import Pool
-
     from rdkit.Chem import Mol
 
 NAMED, REASONS = 3, 6
@@ -172,16 +169,6 @@ def _fit(rules: Rules, found: Found) -> Fit:
         return Fit(fitted(found, rules))
     except Unfit as error:
         return Fit(None, error.reason, error.detail)
-
-
-def processes(count: int) -> Pool:
-    """A pool of so many."""
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn").Pool(count)
-
-
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fitted(found: Found, rules: Rules) -> dict[str, Any]:

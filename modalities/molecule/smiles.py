@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modalities.molecule import collect
 from modalities.molecule.chemistry import Unfit, smiles
-from modalities.molecule.collect import Found, Rules, Source, processes, processors, sanitise
+from modalities.molecule.collect import Found, Rules, Source, sanitise
 from modalities.molecule.sdf import find
 from modalities.molecule.stored import Stored
 from multigen import files, store
+from multigen.pool import processes, processors
 from multigen.random import hash64
 from multigen.state import MultigenError, at_least
 

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modalities.protein import alphabet, seeds
+from multigen import pool
 from multigen.random import hash64
 from multigen.state import MultigenError
 
@@ -36,6 +38,8 @@ EXPECT = 1e-6
 """Chance pairs per pair: about 0.002 for each sequence against 2,000. What a data set may raise."""
 LAMBDA, K = 0.267, 0.041
 """Statistics of BLOSUM62 with gaps 11 and 1 (Altschul and Gish 1996)."""
+MANY, WINDOW = 10_000, 2048
+"""Pairs from which on processes share them, and that are shared out at a time."""
 LARGEST = 0.01
 """A cluster with more than this share of all sequences is not held out."""
 
@@ -80,22 +84,35 @@ def clusters(
     for name, value in (("identity", identity), ("coverage", coverage)):
         if not 0 <= value <= 1:
             raise MultigenError(f"{name} is between 0 and 1, got {value}")
-    from rich.progress import track
-
     unique = sorted(set(sequences))
-    forest = _Forest(len(unique))
-    aligner = make_aligner()
     pairs = seeds.candidates([np.minimum(alphabet.tokens(s), alphabet.UNKNOWN) for s in unique])  # (P, 2)
-    for a, b in track(pairs.tolist(), description="clustering", transient=True, disable=len(pairs) < 10_000):
-        if forest.root(a) == forest.root(b):
-            continue
-        if similarity(unique[a], unique[b], aligner, expect).reaches(identity, coverage, expect):
-            forest.join(a, b)
+    forest = _joined(unique, pairs, partial(_alike, identity=identity, coverage=coverage, expect=expect))
     place = {sequence: forest.root(i) for i, sequence in enumerate(unique)}
     number: dict[int, int] = {}
     return np.array([number.setdefault(place[s], len(number)) for s in sequences], np.int64)  # (N,)
 
 
+def _joined(unique: Sequence[str], pairs: NDArray[np.int64], alike: Callable[[tuple[str, str]], bool]) -> _Forest:
+    """The sets that the alike ones among pairs (P, 2) make; what hangs together already is not aligned."""
+    from rich.progress import track
+
+    forest = _Forest(len(unique))
+    starts = range(0, len(pairs), WINDOW)
+    with pool.shared(len(pairs) >= MANY, chunk=32) as each:
+        for start in track(starts, description="clustering", transient=True, disable=len(pairs) < MANY):
+            apart = [(a, b) for a, b in pairs[start : start + WINDOW].tolist() if forest.root(a) != forest.root(b)]
+            found = each(alike, [(unique[a], unique[b]) for a, b in apart])
+            for (a, b), same in zip(apart, found, strict=True):
+                if same:
+                    forest.join(a, b)
+    return forest
+
+
+def _alike(pair: tuple[str, str], identity: float, coverage: float, expect: float) -> bool:
+    return similarity(*pair, make_aligner(), expect).reaches(identity, coverage, expect)
+
+
+@cache
 def make_aligner() -> PairwiseAligner:
     """The aligner that `similarity` wants; made once, since that takes longer than an alignment."""
     from Bio.Align import PairwiseAligner, substitution_matrices

@@ -6,17 +6,18 @@ al. 2024, arXiv 2410.13643), and with decoder edges that are updated too.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modalities.protein import weights
 from modalities.protein.alphabet import MASK
+from modalities.protein.cone import Cone
 from modalities.protein.features import EdgeFeatures, along_chain
 from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Graph, Neighbourhood
-from multigen.denoiser import Output, check_taps
+from multigen.denoiser import ASKED, Output, check_taps
 from multigen.state import Features, MultigenError, State, at_least
 from multigen.stock import read_tensors
 
@@ -42,7 +43,8 @@ class MPNN(nn.Module):
         component: name of the sequence.
 
     Conditions, as the protein modality makes them: ``backbone`` (B, L, 4, 3), ``known`` Bool (B, L), ``chain`` and ``index``
-    Long (B, L), ``neighbours`` Long (B, L, K). `prepare` adds ``nodes`` (B, L, D) and ``edges`` (B, L, K, D).
+    Long (B, L), ``neighbours`` Long (B, L, K). `prepare` adds ``nodes`` (B, L, D) and ``edges`` (B, L, K, D). With
+    ``sequence.asked`` Bool (B, L), the decoder computes what the logits of those residues depend on, and nothing else.
 
     Taps: ``encoder`` (B, L, D), the structure alone; ``decoder1`` ..., (B, L, D) after that many decoder layers; ``edges1``
     ..., (B, L, K, 2 D), the decoder's edges after that many layers (with `update_edges`). Masks are False where there is no
@@ -135,19 +137,37 @@ class MPNN(nn.Module):
         taps: Collection[str] = (),
     ) -> Output:
         check_taps(taps, self.tap_names)
-        nodes, edges = (cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
+        graph = Graph(cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
+        asked = cond.get(f"{self.component}{ASKED}")
+        if asked is not None and not taps:
+            return Output({self.component: self._answer(graph, noisy[self.component], cond["neighbours"], asked)}, {})
         near = Neighbourhood(cond["neighbours"])
-        seen = {"encoder": Features(nodes, cond["known"] & near.present)}
-        sequence = self.W_s(noisy[self.component]).to(edges.dtype)  # (B, L, D)
-        edges = torch.cat([edges, near.gather(sequence)], -1)  # (B, L, K, 2 D)
+        seen = {"encoder": Features(graph.nodes, cond["known"] & near.present)}
         # without the structure (`null`), neighbours are other ones than those that targets of pairs are of
         pairs = near.found & cond["known"][..., None]  # (B, L, K)
-        for i, layer in enumerate(self.decoder_layers):
+        nodes = graph.nodes  # (B, L, D)
+        for i, (nodes, edges) in enumerate(self._decode(graph, noisy[self.component], [near] * len(self.decoder_layers)), 1):
+            seen |= {f"decoder{i}": Features(nodes, near.present), f"edges{i}": Features(edges, pairs)}
+        return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
+
+    def _decode(self, graph: Graph, tokens: Tensor, layers: Sequence[Neighbourhood]) -> Iterator[Graph]:
+        """The graph after each layer, of the residues that its neighbourhood names: the first so many of those before."""
+        nodes, near = graph.nodes, layers[0]  # (B, L, D)
+        sequence = self.W_s(tokens).to(graph.edges.dtype)  # (B, L, D)
+        edges = torch.cat([graph.edges[:, : near.sites], near.gather(sequence)], -1)  # (B, L, K, 2 D)
+        for i, (layer, near) in enumerate(zip(self.decoder_layers, layers, strict=True)):
+            edges = edges[:, : near.sites]  # (B, L, K, 2 D)
             if self.edge_updates:
                 edges = self.edge_updates[i](nodes, edges, near)  # (B, L, K, 2 D)
             nodes = layer(nodes, edges, near)  # (B, L, D)
-            seen |= {f"decoder{i + 1}": Features(nodes, near.present), f"edges{i + 1}": Features(edges, pairs)}
-        return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
+            yield Graph(nodes, edges)
+
+    def _answer(self, graph: Graph, tokens: Tensor, neighbours: Tensor, asked: Tensor) -> Tensor:
+        """Logits (B, L, tokens) of the residues asked about, 0 elsewhere; no layer computes what they do not read."""
+        cone = Cone.of(asked, neighbours, len(self.decoder_layers))
+        part = Graph(cone.take(graph.nodes), cone.take(graph.edges))
+        *_, last = self._decode(part, cone.take(tokens), cone.layers)
+        return cone.give(self.W_out(last.nodes), like=asked)
 
     def _load_encoder(self, start: str) -> None:
         """Take over the published encoder, which starts from zeros."""

@@ -21,6 +21,7 @@ class Neighbourhood:
     """
 
     def __init__(self, neighbours: Tensor) -> None:
+        self.sites = neighbours.shape[1]
         self.found = neighbours >= 0  # (B, L, K)
         self.present = self.found.any(-1)  # (B, L)
         start = torch.arange(len(neighbours), device=neighbours.device).mul_(neighbours.shape[1])[:, None, None]  # (B, 1, 1)
@@ -30,7 +31,10 @@ class Neighbourhood:
         self._some = self.found.is_cuda or bool((self.present & ~self.found.all(-1)).any())
 
     def gather(self, nodes: Tensor) -> Tensor:
-        """What each neighbour holds: (B, L, *features) -> (B, L, K, *features), that of residue 0 where there is none."""
+        """What each neighbour holds: (B, L, *features) -> (B, L, K, *features), that of residue 0 where there is none.
+
+        Of one protein, `nodes` may hold further residues behind those that read.
+        """
         return nodes.flatten(0, 1).index_select(0, self._flat).view(*self.found.shape, *nodes.shape[2:])
 
     def sum(self, hidden: Tensor, layer: nn.Linear) -> Tensor:
@@ -100,7 +104,7 @@ class Messages(nn.Module):
     def update(self, nodes: Tensor, first: Tensor, near: Neighbourhood) -> Tensor:
         """New nodes (B, L, D) from the result of W1 (B, L, K, D)."""
         hidden = functional.gelu(self.W2(functional.gelu(first)))  # (B, L, K, D)
-        nodes = self.norm1(self.add(nodes, near.sum(hidden, self.W3) / self.scale))  # (B, L, D)
+        nodes = self.norm1(self.add(nodes[:, : first.shape[1]], near.sum(hidden, self.W3) / self.scale))  # (B, L, D)
         return self.norm2(self.add(nodes, self.dense(nodes)))  # (B, L, D)
 
 
@@ -120,7 +124,7 @@ class EncoderLayer(Messages):
 
 
 class DecoderLayer(Messages):
-    """Nodes read [h_i, e_ij, h_j] with edges of their own width.
+    """Nodes read [h_i, e_ij, h_j] with edges of their own width. There may be nodes without edges, which are read only.
 
     Args:
         width: of nodes D.
@@ -131,7 +135,7 @@ class DecoderLayer(Messages):
         super().__init__(width, 2 * width + edges, dropout, scale)
 
     def forward(self, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
-        """Nodes (B, L, D), edges (B, L, K, E) -> new nodes."""
+        """Nodes (B, L or more, D), edges (B, L, K, E) -> new nodes (B, L, D)."""
         return self.update(nodes, of_pair(self.W1, nodes, edges, near), near)  # (B, L, D)
 
 
@@ -151,16 +155,16 @@ class EdgeUpdate(nn.Module):
         self.add = Dropout(dropout)
 
     def forward(self, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
-        """Nodes (B, L, D), edges (B, L, K, E) -> new edges."""
+        """Nodes (B, L or more, D), edges (B, L, K, E) -> new edges (B, L, K, E)."""
         pair = self.norm_in(torch.cat([edges, near.gather(nodes.to(edges.dtype))], -1))  # (B, L, K, E + D)
         return self.norm_out(self.add(edges, self.W_out(functional.gelu(self.W_in(pair)))))  # (B, L, K, E)
 
 
 def of_pair(layer: nn.Linear, nodes: Tensor, edges: Tensor, near: Neighbourhood) -> Tensor:
-    """layer([h_i; e_ij; h_j]): nodes (B, L, D), edges (B, L, K, E) -> (B, L, K, out)."""
+    """layer([h_i; e_ij; h_j]): nodes (B, L or more, D), edges (B, L, K, E) -> (B, L, K, out)."""
     width = nodes.shape[-1]
     own, edge, other = layer.weight.split([width, edges.shape[-1], width], 1)  # (out, D), (out, E), (out, D)
     result = functional.linear(edges, edge)  # (B, L, K, out)
     result += near.gather(functional.linear(nodes, other))  # (B, L, K, out)
-    result += functional.linear(nodes, own, layer.bias)[:, :, None]  # (B, L, 1, out)
+    result += functional.linear(nodes[:, : edges.shape[1]], own, layer.bias)[:, :, None]  # (B, L, 1, out)
     return result

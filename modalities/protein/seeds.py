@@ -8,12 +8,14 @@ best segment (Altschul et al. 1990).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modalities.protein.alphabet import AMINO_ACIDS, MASK, UNKNOWN
+from multigen import pool
 
 Tokens = NDArray[np.int8]
 Places = NDArray[np.int64]
@@ -50,6 +52,11 @@ CHUNK = 1 << 16
 """Hits at a time; what they need then fits a processor's cache."""
 
 
+MANY = 1000
+"""Sequences from which on processes share the kinds of words."""
+_NOTHING = np.zeros((0, 2), np.int64)
+
+
 class Text(NamedTuple):
     """All sequences in one array, with separators between them and at both ends."""
 
@@ -84,16 +91,20 @@ def candidates(sequences: Sequence[Tokens]) -> NDArray[np.int64]:
     """
     text = Text.of(sequences)
     count = len(sequences)
-    table = blosum().ravel()  # (484,)
-    found = [np.zeros((0, 2), np.int64)]  # (P, 2) each: pair as one number, score
-    for keys in _affordable(text):
-        for a, b in _hits(keys):
-            found.append(_passing(text, table, a, b))
-            if sum(map(len, found)) > 2 * len(found[0]) + CHUNK:
-                found = [_best(found)]
-    best = _best(found)  # (P, 2)
+    with pool.shared(count >= MANY) as each:
+        best = _best([_NOTHING, *each(partial(_found, text, blosum().ravel()), _affordable(text))])  # (P, 2)
     pairs = best[np.argsort(-best[:, 1], kind="stable"), 0]  # (P,)
     return np.stack([pairs // count, pairs % count], 1)
+
+
+def _found(text: Text, table: NDArray[np.int8], keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(P, 2): by the words of one kind, pairs as one number and their scores."""
+    found = [_NOTHING]  # (P, 2) each
+    for a, b in _hits(keys):
+        found.append(_passing(text, table, a, b))
+        if sum(map(len, found)) > 2 * len(found[0]) + CHUNK:
+            found = [_best(found)]
+    return _best(found)  # (P, 2)
 
 
 def _best(found: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -81,6 +81,10 @@ def test_every_component_exists_and_takes_what_it_is_given(name):
         check(node, name)
 
 
+SIDES = {"train": "train", "held_out": "valid"}
+"""What metrics call the sides of the data."""
+
+
 @pytest.mark.parametrize("name", options("experiment"))
 def test_experiment_says_what_it_is(name):
     assert describe(config_dir() / "experiment" / f"{name}.yaml") == experiments()[name] != ""
@@ -96,6 +100,14 @@ def test_choice_goes_with_an_experiment(choice):
     config = compose("train", [f"experiment={experiment}", choice])
     group = choice.partition("=")[0]
     assert make(config[group], group) is not None
+
+
+@pytest.mark.parametrize("name", ["vanilla", "reed"])
+def test_sequences_may_come_from_the_larger_set(name):
+    config = compose("train", [f"experiment=protein/sequence_{name}", "data=promod3"])
+    metrics, data = config["metrics"].values(), config["data"]
+    assert "promod3" in data["train"]["_target_"] and config["modality"]["source"] == data["train"]
+    assert all(metric[key] == data[split] for metric in metrics for key, split in SIDES.items() if key in metric)
 
 
 @pytest.mark.parametrize("name", [name for name in options("sampler") if name != "unmasking"])

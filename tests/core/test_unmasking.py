@@ -208,6 +208,30 @@ def test_conditions_are_prepared_once_and_guidance_agrees_with_the_plain_loop():
         assert torch.equal(events, plain)
 
 
+class Curt(Neighbourly):
+    """Answers where it is asked, with nothing elsewhere; remembers how many sites that were."""
+
+    def __call__(self, noisy: State, t: State, cond: State, mask: State, prev: Any = None, taps: Any = ()) -> Output:
+        logits = super().__call__(noisy, t, cond, mask).pred["x"]  # (B, L, K)
+        asked = cond.get("x.asked", mask["x"])  # (B, L)
+        self.asked = [*getattr(self, "asked", []), int(asked.sum())]
+        return Output({"x": torch.where(asked[..., None], logits, 0)}, {})
+
+
+@pytest.mark.parametrize("order", ["grid", "random", "confidence"])
+@pytest.mark.parametrize("result", ["state", "prediction"])
+def test_a_network_may_answer_where_it_is_asked_alone(order, result):
+    tie = torch.tensor([[0, 1, 2, 0, 1, 2, -1, -1]]).expand(5, -1)  # (B, L)
+    batch = template(5, 8, 4, **{"x.tie": tie, "shift": torch.linspace(-1, 1, 5)})
+    for guide in (None, Guidance(2.0), Guidance(2.0, weak=Curt(4, seed=9))):
+        sampler = Unmasking(Grid(20), order=order, result=result, guide=guide, per_call=2)
+        curt = Curt(4)
+        made, whole = (sampler(network, {"x": Masked(4)}, batch) for network in (curt, Neighbourly(4)))
+        assert all(torch.equal(made[name], whole[name]) for name in ("x", "x.confidence"))
+        if (order, result, guide) == ("grid", "state", None):
+            assert sum(curt.asked) == 5 * 8  # each site once
+
+
 def test_a_network_with_time_is_told_the_share_that_shows():
     class Timed(Neighbourly):
         timeless = False

@@ -9,6 +9,7 @@ import pytest
 
 from modalities.protein import alphabet, cluster, seeds
 from modalities.protein.alphabet import AMINO_ACIDS
+from multigen import pool
 from multigen.state import MultigenError
 
 
@@ -94,6 +95,16 @@ def test_clusters_do_not_depend_on_the_order(families):
     assert ((forth[:, None] == forth) == (back[:, None] == back)).all()
     sides = dict(zip(sequences, cluster.splits(sequences, forth, 30), strict=True))
     assert sides == dict(zip(sequences[::-1], cluster.splits(sequences[::-1], back[::-1], 30), strict=True))
+
+
+def test_clusters_do_not_depend_on_the_processes(families, monkeypatch):
+    sequences = [s for members in families for s in members]
+    alone = cluster.clusters(sequences).tolist()
+    monkeypatch.setattr(pool, "processors", lambda: 2)
+    for module in (cluster, seeds):
+        monkeypatch.setattr(module, "MANY", 1)
+    monkeypatch.setattr(cluster, "WINDOW", 10)
+    assert cluster.clusters(sequences).tolist() == alone
 
 
 def test_a_large_cluster_stays_in_training():

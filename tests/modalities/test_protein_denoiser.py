@@ -8,14 +8,19 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from modalities.protein.alphabet import MASK
+from modalities.protein.cone import Cone
 from modalities.protein.denoiser import MPNN
 from modalities.protein.example import Helices, contract
 from modalities.protein.layers import DecoderLayer, Dropout, EdgeUpdate, EncoderLayer, Neighbourhood, of_pair
 from modalities.protein.modality import Protein
 from multigen.denoiser import is_timeless, prepared
+from multigen.guidance import Guidance
+from multigen.process import Masked
 from multigen.random import Noise, keys
+from multigen.sampling import Grid
 from multigen.state import Batch, MultigenError
 from multigen.testing import check_denoiser
+from multigen.unmasking import Unmasking
 
 
 def small(**settings) -> MPNN:
@@ -153,6 +158,51 @@ def test_a_prepared_backbone_gives_the_same_to_the_bit():
     assert cond["nodes"].shape == (*batch.mask["sequence"].shape, 16) and set(batch.cond) < set(cond)
     assert torch.equal(logits(net, batch, cond), logits(net, batch))
     assert torch.equal(logits(net, batch, net.null(cond)), logits(net, batch, net.null(batch.cond)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"update_edges": False}, {"decoder_layers": 3}, {"decoder_layers": 1}])
+def test_residues_that_are_asked_about_alone_get_the_same_logits(settings):
+    net, batch = small(**settings), batch_of(k=3)
+    for cond in (batch.cond, net.prepare(batch.cond), net.null(batch.cond)):
+        asked = Noise(keys(1, range(len(batch)))).uniform(batch.mask["sequence"].shape[1:]) < 0.1  # (B, L)
+        found, whole = logits(net, batch, {**cond, "sequence.asked": asked}), logits(net, batch, cond)
+        assert asked.any() and not asked.all()
+        assert torch.allclose(found[asked], whole[asked], atol=1e-5, rtol=0) and (found[~asked] == 0).all()
+    nothing = logits(net, batch, {**batch.cond, "sequence.asked": torch.zeros_like(asked)})
+    assert nothing.shape == whole.shape and (nothing == 0).all()
+
+
+def test_a_cone_is_what_is_read():
+    near = torch.tensor([[[0, 1], [1, 2], [2, 3], [3, -1]], [[0, 3], [1, -1], [2, 1], [3, 2]]])  # (B, L, K)
+    asked = torch.tensor([[True, False, False, False], [False, False, False, True]])  # (B, L)
+    cone = Cone.of(asked, near, 2)
+    assert cone.sites.tolist() == [0, 7, 1, 6, 2, 5]
+    assert [layer.sites for layer in cone.layers] == [4, 2]
+    held = cone.take(torch.arange(8).view(2, 4))  # (1, M)
+    assert cone.layers[0].gather(held)[0].tolist() == [[0, 1], [7, 6], [1, 2], [6, 5]]
+    back = cone.give(held[:, :2, None] + 1, like=asked)  # (B, L, 1)
+    assert back.flatten().tolist() == [1, 0, 0, 0, 0, 0, 0, 8]
+
+
+class Whole(MPNN):
+    """Answers for all residues at every call."""
+
+    def forward(self, noisy, t, cond, mask, prev=None, taps=()):
+        return super().forward(noisy, t, {k: x for k, x in cond.items() if k != "sequence.asked"}, mask, prev, taps)
+
+
+@pytest.mark.parametrize("order", ["grid", "random", "confidence"])
+@pytest.mark.parametrize("guide", [None, Guidance(1.5)])
+def test_designs_are_those_of_the_plain_loop(order, guide):
+    net, batch = small(), batch_of(k=4)
+    batch = batch.replace(free={"sequence": batch.free["sequence"] & (batch.clean["sequence"] == MASK)})
+    processes = {"sequence": Masked(MASK)}
+    found = Unmasking(Grid(60), order=order, guide=guide)(net, processes, batch)
+    whole = Whole(width=16, encoder_layers=2, decoder_layers=2).eval()
+    whole.load_state_dict(net.state_dict())
+    expected = Unmasking(Grid(60), order=order, guide=guide)(whole, processes, batch)
+    assert torch.equal(found["sequence"], expected["sequence"])
+    assert torch.allclose(found["sequence.confidence"], expected["sequence.confidence"], atol=1e-5)
 
 
 def test_null_leaves_a_model_of_the_chain():

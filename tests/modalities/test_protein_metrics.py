@@ -131,6 +131,11 @@ def test_the_reference_itself_has_no_distance():
     assert found["composition_tv_real"] > 0 and found["length_distance_real"] == 0
 
 
+def test_what_frequencies_alone_tell():
+    found = computed(Composition(Sequences(["AAAC", "CCDD"]), Sequences(["AD", "AA"])), [made("ACDE")])
+    assert found["unigram_nll"] == pytest.approx(-(3 * math.log(3 / 8) + math.log(2 / 8)) / 4)
+
+
 def test_residues_that_were_given_do_not_count_in_the_composition():
     native = "A" * 10 + "W" * 10
     rows = Sequences(["A" * 10])

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from modalities.molecule import chemistry
-from modalities.molecule.collect import processes, processors
 from modalities.molecule.metrics.sets import Chemical, Means, Values, named, share
 from multigen import describe
 from multigen.cache.progress import bar
 from multigen.modality import Dataset
+from multigen.pool import processes, processors
 
 PARALLEL = 20_000
 """Training molecules from which on several processes write their SMILES."""

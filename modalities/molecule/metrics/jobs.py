@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modalities.molecule.collect import processes, processors
 from multigen.cache.progress import bar
+from multigen.pool import processes, processors
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

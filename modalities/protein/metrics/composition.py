@@ -35,9 +35,11 @@ class Composition:
     ``low_complexity``       share of residues in windows of 12 with an entropy below 2.2 bits
     ``longest_run``          mean over sequences of the longest run of one amino acid
     ``length_distance``      mean difference of sorted lengths, in residues; of sequences that had no backbone to fit
+    ``unigram_nll``          what knowing the training set's frequencies alone gives for held-out residues, in nats each:
+                             the bound on -log p of a model that has learnt anything else is lower
     =======================  ========================================================================================
 
-    Each comes with ``..._real``: the same of training sequences, as many as there are samples.
+    Each but the last comes with ``..._real``: the same of training sequences, as many as there are samples.
 
     Args:
         train: training sequences, the control.
@@ -60,6 +62,7 @@ class Composition:
             return dict.fromkeys(self.about()["meaning"], math.nan)
         control = sequences.fitting(self._train, len(self.samples))
         found = self._measures(self.samples) | {f"{k}_real": v for k, v in self._measures(control).items()}
+        found["unigram_nll"] = cross_entropy(frequencies(self._held_out), frequencies(self._train))
         return {k: v for k, v in found.items() if self._free or not k.startswith("length")}
 
     def _measures(self, some: Sequence[str]) -> dict[str, float]:
@@ -89,6 +92,7 @@ class Composition:
             "low_complexity": f"share of residues in windows of {WINDOW} with less than {BITS} bits; best as in real data",
             "longest_run": "longest run of one amino acid, mean over sequences; best as in real data",
             **({"length_distance": "mean difference of sorted lengths, in residues; lower is better"} if self._free else {}),
+            "unigram_nll": "of held-out residues by training frequencies alone, in nats; to be undercut by loss/recall/nll",
         }
         return {
             "meaning": meaning,
@@ -127,9 +131,14 @@ def variation(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 
 def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
     """sum p log(p / q) of two distributions (K,); infinite where p holds what q lacks."""
+    return cross_entropy(p, q) - cross_entropy(p, p)
+
+
+def cross_entropy(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """-sum p log q of two distributions (K,), in nats; infinite where p holds what q lacks."""
     some = p > 0  # (K,)
     with np.errstate(divide="ignore"):
-        return float((p[some] * np.log(p[some] / q[some])).sum())
+        return float(-(p[some] * np.log(q[some])).sum())
 
 
 def low_complexity(sequence: str) -> NDArray[np.bool_]:
