@@ -6,7 +6,7 @@ al. 2024, arXiv 2410.13643), and with decoder edges that are updated too.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from modalities.protein.alphabet import MASK
 from modalities.protein.features import EdgeFeatures, along_chain
 from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Graph, Neighbourhood
 from multigen.denoiser import Output, check_taps
+from multigen.nn import Companions
 from multigen.state import Features, MultigenError, State, at_least
 from multigen.stock import read_tensors
 
@@ -26,7 +27,7 @@ _ENCODER = ("features.", "W_e.", "encoder_layers.")
 
 
 class MPNN(nn.Module):
-    """Logits of every residue from the backbone and the residues that are visible. It reads no time.
+    """Logits of every residue from the backbone and the residues that are visible. Without `joint` it reads no time.
 
     Args:
         width: of nodes D; edges of the encoder have the same, those of the decoder twice as much.
@@ -39,6 +40,7 @@ class MPNN(nn.Module):
         scale: what sums of messages are divided by.
         tokens: of the sequence, the mask among them; also the number of logits.
         start: "random", or ProteinMPNN's encoder (width 128): a prepared variant such as "v_48_020", or a safetensors file.
+        joint: further components (B, L, d) of the residues that are denoised with the sequence: name -> d.
         component: name of the sequence.
 
     Conditions, as the protein modality makes them: ``backbone`` (B, L, 4, 3), ``known`` Bool (B, L), ``chain`` and ``index``
@@ -48,9 +50,6 @@ class MPNN(nn.Module):
     ..., (B, L, K, 2 D), the decoder's edges after that many layers (with `update_edges`). Masks are False where there is no
     structure (encoder, edges), no neighbourhood (decoder) and no neighbour (edges).
     """
-
-    timeless = True
-    """The prediction does not depend on t."""
 
     def __init__(
         self,
@@ -64,9 +63,11 @@ class MPNN(nn.Module):
         scale: float = 30.0,
         tokens: int = MASK + 1,
         start: str = "random",
+        joint: Mapping[str, int] | None = None,
         component: str = "sequence",
     ) -> None:
         super().__init__()
+        self.timeless = not joint  # the prediction of a sequence alone does not depend on t
         at_least(1, width=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers, tokens=tokens)
         _check(dropout, noise, scale)
         self.noise, self.component = noise, component
@@ -81,6 +82,7 @@ class MPNN(nn.Module):
         for p in self.parameters():
             if p.ndim > 1:
                 nn.init.xavier_uniform_(p)
+        self.companions = Companions(joint or {}, width)
         if start != "random":
             self._load_encoder(start)
 
@@ -138,7 +140,7 @@ class MPNN(nn.Module):
         nodes, edges = (cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
         near = Neighbourhood(cond["neighbours"])
         seen = {"encoder": Features(nodes, cond["known"] & near.present)}
-        sequence = self.W_s(noisy[self.component]).to(edges.dtype)  # (B, L, D)
+        sequence = (self.W_s(noisy[self.component]) + self.companions.read(noisy, t)).to(edges.dtype)  # (B, L, D)
         edges = torch.cat([edges, near.gather(sequence)], -1)  # (B, L, K, 2 D)
         # without the structure (`null`), neighbours are other ones than those that targets of pairs are of
         pairs = near.found & cond["known"][..., None]  # (B, L, K)
@@ -147,7 +149,8 @@ class MPNN(nn.Module):
                 edges = self.edge_updates[i](nodes, edges, near)  # (B, L, K, 2 D)
             nodes = layer(nodes, edges, near)  # (B, L, D)
             seen |= {f"decoder{i + 1}": Features(nodes, near.present), f"edges{i + 1}": Features(edges, pairs)}
-        return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
+        pred = {self.component: self.W_out(nodes), **self.companions.write(nodes)}
+        return Output(pred, {name: seen[name] for name in taps})
 
     def _load_encoder(self, start: str) -> None:
         """Take over the published encoder, which starts from zeros."""

@@ -12,7 +12,7 @@ import torch
 
 from multigen.build.compose import Config
 from multigen.build.make import call, make
-from multigen.cache import Cached, Storage, load_teacher, open_cache
+from multigen.cache import Cached, InMemory, Storage, load_teacher, open_cache, paired
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
 from multigen.modality import Dataset, Encoder, Metric, Modality
@@ -69,8 +69,14 @@ class Experiment:
 
     def _with_targets(self, split: str) -> Dataset:
         dataset = self._dataset(split)
-        if not self.teachers or self._targets != "cached":
+        if not self.teachers or (self._targets == "online" and self._pairing == "own"):
             return dataset
+        if self._targets == "cached":
+            return paired(self._cached(dataset), self._pairing, self.seed)
+        known = InMemory(dataset, self.modality_with(self.teachers), self.teachers)
+        return paired(known, self._pairing, self.seed)
+
+    def _cached(self, dataset: Dataset) -> Dataset:
         readers = {
             name: open_cache(dataset, teacher, name, self.storage(name).dtype, command=self.command)
             for name, teacher in self.teachers.items()
@@ -81,6 +87,11 @@ class Experiment:
         if split not in self.datasets:
             raise MultigenError(f"experiment {self.name!r} has no data.{split}: {nearest(split, self.datasets)}")
         return self.datasets[split]
+
+    @property
+    def _pairing(self) -> str:
+        """Whose representation an example is given, see `multigen.cache.pairing`."""
+        return str(self.config.get("pairing", "own"))
 
     @property
     def _targets(self) -> str:
