@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from multigen.benchmark.bootstrap import interval
 from multigen.benchmark.figure import draw
 from multigen.benchmark.notes import notes
 from multigen.benchmark.table import table
@@ -116,8 +117,9 @@ def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str, rising: bool 
 
     Returns:
         ``target``: that value; ``baseline_steps``: where the baseline ended; and for each arm ``steps`` of each run, None
-        where it was not reached, and how many runs ``reached`` it. Their ``mean`` and the ``ratio`` (baseline's steps over
-        the mean) are None unless all did: a mean over the quicker runs would flatter.
+        where it was not reached, and how many runs ``reached`` it. Their ``mean``, its bootstrap ``interval`` and the ``ratio``
+        (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter. Nothing in it
+        asks that the first numbers of a curve are steps; seconds and FLOPs are counted alike.
     """
     target = mean(values[-1] for _, values in curves[baseline])
     end = mean(steps[-1] for steps, _ in curves[baseline])
@@ -139,6 +141,7 @@ def _reached(curves: Sequence[Curve], target: float, end: float, sign: int) -> d
         "runs": len(steps),
         "mean": average,
         "std": found["std"],
+        "interval": interval(steps),
         "ratio": end / average if average else None,
     }
 

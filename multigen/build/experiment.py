@@ -171,7 +171,12 @@ class Experiment:
         return [self._completed(x, f"trainer.observers.{k}") if isinstance(x, partial) else x for k, x in used.items()]
 
     def _completed(self, observer: partial[Any], key: str) -> Any:
-        own = {"dataset": lambda: self.valid, "held_out": lambda: self._dataset("valid"), "sampler": lambda: self.sampler}
+        own = {
+            "dataset": lambda: self.valid,
+            "held_out": lambda: self._dataset("valid"),
+            "sampler": lambda: self.sampler,
+            "metrics": lambda: self.new_metrics,
+        }
         wanted = set(inspect.signature(observer.func).parameters) - set(observer.keywords)
         return call(observer, (), {name: get() for name, get in own.items() if name in wanted}, key)
 
@@ -181,6 +186,10 @@ class Experiment:
 
     @cached_property
     def metrics(self) -> dict[str, Metric[Any]]:
+        return self.new_metrics()
+
+    def new_metrics(self) -> dict[str, Metric[Any]]:
+        """Metrics that have seen no samples."""
         return {k: m for k, m in make(self.config.get("metrics") or {}, "metrics").items() if m is not None}
 
     # ------------------------------------------------------------------------------------------------------------ making

@@ -74,7 +74,9 @@ class InMemory(_Changed):
         self.targets: list[dict[str, Target]] = []
         for found in features(jobs, range(len(dataset))):
             split = [shard.split(feature) for feature in found]
-            self.targets += [{k: tuple(item) for k, item in zip(encoders, row, strict=True)} for row in zip(*split, strict=True)]
+            self.targets += [
+                {k: tuple(item) for k, item in zip(encoders, row, strict=True)} for row in zip(*split, strict=True)
+            ]
 
     def __getitem__(self, index: int) -> Example:
         example = self.dataset[index]

@@ -174,8 +174,8 @@ def test_steps_to_the_baseline():
     found = reaching({"vanilla": vanilla, "quick": quick, "slow": [([10, 20], [3.0, 2.0])]}, "vanilla")
     assert found["target"] == 1.0 and found["baseline_steps"] == 20
     expected = {"steps": [10.0, 15.0], "reached": 2, "runs": 2, "mean": 12.5, "std": math.sqrt(12.5), "ratio": 1.6}
-    assert found["arms"]["quick"] == expected
-    missing = {"mean": None, "std": None, "ratio": None}
+    assert found["arms"]["quick"] == {**expected, "interval": [10.0, 15.0]}
+    missing = {"mean": None, "std": None, "interval": None, "ratio": None}
     assert found["arms"]["slow"] == {"steps": [None], "reached": 0, "runs": 1, **missing}
     partly = found["arms"]["vanilla"]
     assert partly["reached"] == 1 and partly["steps"][1] is None and {k: partly[k] for k in missing} == missing
