@@ -96,7 +96,7 @@ class SampleGrid:
 
 
 class Measures:
-    """Metrics of samples 0 to n - 1 of the averaged weights, logged as ``sample/<measure>``; the noise is the same at every step.
+    """Metrics of samples 0 to n - 1 of the averaged weights, logged as ``sample/<measure>``. The noise is always the same.
 
     Args:
         sampler: see `multigen.sampling.Sampler`.

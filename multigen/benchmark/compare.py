@@ -117,9 +117,9 @@ def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str, rising: bool 
 
     Returns:
         ``target``: that value; ``baseline_steps``: where the baseline ended; and for each arm ``steps`` of each run, None
-        where it was not reached, and how many runs ``reached`` it. Their ``mean``, its bootstrap ``interval`` and the ``ratio``
-        (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter. Nothing in it
-        asks that the first numbers of a curve are steps; seconds and FLOPs are counted alike.
+        where it was not reached, and how many runs ``reached`` it. Their ``mean``, its bootstrap ``interval`` and the
+        ``ratio`` (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter.
+        Curves over seconds or FLOPs are treated alike.
     """
     target = mean(values[-1] for _, values in curves[baseline])
     end = mean(steps[-1] for steps, _ in curves[baseline])

@@ -52,7 +52,8 @@ def _page(found: Found, said: str, folder: Path) -> Page:
 
 def _summary(found: Found) -> str:
     suite = found["suite"]
-    return f"{', '.join(suite['arms'])} under one schedule: {suite['steps']:,} steps, seeds {', '.join(map(str, suite['seeds']))}."
+    seeds = ", ".join(map(str, suite["seeds"]))
+    return f"{', '.join(suite['arms'])} under one schedule: {suite['steps']:,} steps, seeds {seeds}."
 
 
 def _facts(found: Found) -> list[tuple[str, str]]:
@@ -64,21 +65,31 @@ def _facts(found: Found) -> list[tuple[str, str]]:
 
 # -------------------------------------------------------------------------------------------------------------------- figures
 
-_UNITS = {"steps": (STEP, 1.0), "seconds": ("minutes of training", 60.0), "flops": ("PFLOP of training", 1e15)}
+_FLOPS = {"FLOP": 1.0, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18}
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "steps": {STEP: 1.0},
+    "seconds": {"seconds of training": 1.0, "minutes of training": 60.0, "hours of training": 3600.0},
+    "flops": {f"{unit} of training": size for unit, size in _FLOPS.items()},
+}
 
 
-def lines(quality: Mapping[str, Any], axis: str) -> list[Line]:
-    """The arms' curves over steps, minutes or PFLOP; none where that is not known."""
+def lines(quality: Mapping[str, Any], axis: str) -> tuple[str, list[Line]]:
+    """What is counted along the axis, in a unit that fits, and the arms' curves over it; none where that is not known."""
     curves = {arm: about["curve"] for arm, about in quality["arms"].items()}
     if any(curve[axis] is None for curve in curves.values()):
-        return []
-    return [line(arm, curve, i, axis, _UNITS[axis][1]) for i, (arm, curve) in enumerate(curves.items())]
+        return axis, []
+    largest = max(curve[axis][-1] for curve in curves.values())
+    over, unit = max(((o, u) for o, u in _UNITS[axis].items() if u == 1 or u <= largest / 2), key=lambda x: x[1])
+    return over, [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items())]
+
+
+def _drawn(quality: Mapping[str, Any]) -> dict[str, list[Line]]:
+    return {over: made for over, made in (lines(quality, axis) for axis in _UNITS) if made}
 
 
 def charts(quality: Mapping[str, Any]) -> list[Picture]:
     """One for each axis that is known."""
-    words = quality["words"]
-    return [line_chart(found, words, over) for axis, (over, _) in _UNITS.items() if (found := lines(quality, axis))]
+    return [line_chart(made, quality["words"], over) for over, made in _drawn(quality).items()]
 
 
 def draw_figure(found: Found, path: Path) -> Path | None:
@@ -88,7 +99,7 @@ def draw_figure(found: Found, path: Path) -> Path | None:
     if not found["quality"]:
         return None
     first = found["quality"][0]
-    panels = {over: made for axis, (over, _) in _UNITS.items() if (made := lines(first, axis))}
+    panels = _drawn(first)
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
     for axes, (over, made) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for arm in made:
@@ -105,7 +116,8 @@ def _samples(found: Found, folder: Path) -> list[Section]:
     if not common:
         return []
     shown = {run["arm"]: folder / run["grids"][str(common[-1])] for run in runs}
-    shown |= {"real data": folder / run["real"] for run in runs[:1] if run["real"]}
+    if real := runs[0]["real"]:
+        shown["real data"] = folder / real
     pictures = [png(path, f"Samples: {arm}", arm) for arm, path in shown.items() if path.is_file()]
     words = f"Samples at step {common[-1]:,}, seed {found['seeds'][0]}, the same noise in every arm"
     return [Section(words, [Gallery(pictures, 2 if max(p.width for p in pictures) > 900 else 3)])] if pictures else []
@@ -154,7 +166,7 @@ def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:
 def _levels(quality: Mapping[str, Any]) -> Table:
     header = ["EP@k", *(f"k = {number(level['k'])}" for level in quality["levels"])]
     rows = [[Cell(arm), *(_cell(level["arms"][arm]) for level in quality["levels"])] for arm in quality["arms"]]
-    return Table(header, rows, f"Epochs to reach a {quality['words']} of k", numeric=range(1, len(header)))
+    return Table(header, rows, f"Epochs until the {quality['words']} is k", numeric=range(1, len(header)))
 
 
 def _cost(found: Found) -> Table:

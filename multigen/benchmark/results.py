@@ -34,8 +34,8 @@ def collect(folder: Path, suite: Suite) -> dict[str, Any]:
 
     Returns:
         ``suite``: every setting of it; ``configs``: arm -> complete configuration (of its first seed); ``runs``: name -> arm,
-        seed, ``step``, ``curves`` (logged number -> [steps, values]), ``clock`` ([steps, seconds of training so far]), ``start``
-        (see `multigen.benchmark.start`), ``grids`` (step -> picture, below the folder) and ``real``; ``initial``: share of the
+        seed, ``step``, ``curves`` (logged number -> [steps, values]), ``clock`` (see `clock`), ``start`` (see
+        `multigen.benchmark.start`), ``grids`` (step -> picture, below the folder) and ``real``; ``initial``: share of the
         baseline's initial tensors that an arm's network has; ``again``: the repeated run, see `repeated`; ``state``: how it
         ended; ``notes``: what else is not the same in all runs.
     """
@@ -117,7 +117,7 @@ def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     Compared are the seeds that all arms have finished; if there is none, the first seed as far as all arms have come.
 
     Returns:
-        ``seeds`` and ``end``: what is compared, and up to which step; ``quality``: for each number of the suite see `_quality`;
+        ``seeds`` and ``end``: what is compared, and up to which step; ``quality``: see `_quality`, for each of the suite;
         ``cost``: see `_cost`; ``same_batches``: whether all runs of a seed saw the same examples under the same keys;
         ``finished``: runs at their last step, of all.
     """
@@ -275,7 +275,7 @@ def _quarters(curves: Sequence[Curve]) -> list[float]:
     """The baseline's mean values at each quarter of its run: levels that it is known to reach."""
     mean = band(curves)
     at = [mean["steps"][-1] * share for share in QUARTERS]
-    return np.interp(at, mean["steps"], mean["mean"]).tolist()
+    return list(dict.fromkeys(np.interp(at, mean["steps"], mean["mean"]).tolist()))
 
 
 def _level(

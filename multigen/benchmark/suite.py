@@ -114,7 +114,7 @@ class Suite:
         return Run((guided or list(self.arms))[-1], self.seeds[0]) if self.repeat else None
 
     def parts(self) -> Iterator[Part]:
-        """The pieces in the order in which they are started: an end at any time leaves the arms of a seed about equally far."""
+        """The pieces in the order in which they are started: whenever it ends, the arms of a seed are about equally far."""
         for seed in self.seeds:
             for piece in range(1, self.slices + 1):
                 yield from (Part(Run(arm, seed).name, -(-self.steps * piece // self.slices)) for arm in self.arms)

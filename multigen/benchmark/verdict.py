@@ -56,7 +56,7 @@ def _ends(arm: str, about: Mapping[str, Any], quality: Mapping[str, Any]) -> str
     if about["standing"] in ("better", "worse"):
         return f"{arm} ends {about['standing']}, at {ended}, with separated intervals"
     if seeds == 1:
-        return f"{arm} ends {'ahead' if wins else 'not ahead'}, at {ended}, in its only seed"
+        return f"{arm} ends {'ahead' if wins else 'behind'}, at {ended}, in its only seed"
     return f"{arm} ends at {ended}, not separated from it ({wins} of {seeds} seeds ahead)"
 
 
@@ -140,9 +140,9 @@ def _trust(found: Mapping[str, Any]) -> str:
     if not found["same_batches"]:
         said.append("The arms did not see the same batches.")
     if odd := [arm for arm, share in found["initial"].items() if share < 1]:
-        said.append(f"{' and '.join(odd)} began from another network.")
+        said.append(f"Another initial network than the baseline's: {', '.join(odd)}.")
     if hidden := found["not_comparable"]:
-        said.append(f"{' and '.join(hidden)} denoise the representation too: their held-out losses are not comparable.")
+        said.append(f"Where the representation is denoised too ({', '.join(hidden)}), held-out losses are not comparable.")
     return " ".join([*filter(None, said), _again(found.get("again"))]).strip()
 
 

@@ -69,12 +69,11 @@ class Experiment:
 
     def _with_targets(self, split: str) -> Dataset:
         dataset = self._dataset(split)
-        if not self.teachers or (self._targets == "online" and self._pairing == "own"):
-            return dataset
-        if self._targets == "cached":
-            return paired(self._cached(dataset), self._pairing, self.seed)
-        known = InMemory(dataset, self.modality_with(self.teachers), self.teachers)
-        return paired(known, self._pairing, self.seed)
+        if self.teachers and self._targets == "cached":
+            dataset = self._cached(dataset)
+        elif self.teachers and self._pairing != "own":
+            dataset = InMemory(dataset, self.modality_with(self.teachers), self.teachers)
+        return paired(dataset, self._pairing, self.seed)
 
     def _cached(self, dataset: Dataset) -> Dataset:
         readers = {

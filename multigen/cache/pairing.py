@@ -42,6 +42,8 @@ def paired(dataset: Dataset, pairing: str, seed: int) -> Dataset:
         raise MultigenError(f"pairing is {pairing!r}: {nearest(pairing, PAIRINGS)}")
     if pairing == "own":
         return dataset
+    if not dataset[0].get("target"):
+        raise MultigenError(f"pairing={pairing} changes targets, and the data have none: no encoder is configured")
     return Shuffled(dataset, seed) if pairing == "shuffled" else RandomTargets(dataset, seed)
 
 
@@ -86,8 +88,8 @@ class InMemory(_Changed):
 class Shuffled(_Changed):
     """A data set each of whose examples carries the targets of another one: see `partners`.
 
-    Sites are those of the example's own targets: what its partner has beyond them is cut off, and sites that the partner lacks do
-    not count.
+    Sites are those of the example's own targets: what its partner has beyond them is cut off, and sites that the partner
+    lacks do not count.
     """
 
     def __init__(self, dataset: Dataset, seed: int = 0) -> None:
@@ -155,7 +157,7 @@ def _law(targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
 
 def _fitted(target: Target, like: Target) -> Target:
     """`target` on the sites of `like`: cut where it is larger, without a site where it is smaller."""
-    (value, mask), (own, real) = _apart(target), _apart(like)
+    (value, mask), (_, real) = _apart(target), _apart(like)
     box = tuple(slice(min(a, b)) for a, b in zip(mask.shape, real.shape, strict=True))
     found, there = np.zeros((*real.shape, value.shape[-1]), value.dtype), np.zeros_like(real)  # (*sites, D), (*sites)
     found[box], there[box] = value[box], mask[box]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from multigen.benchmark.page import redraw, write_results
 from multigen.benchmark.results import AGAIN, collect
@@ -27,7 +26,8 @@ def main(settings: Config) -> None:
     parts = [*plan.parts(), *_again(plan)]
     jobs = None if settings["jobs"] == "auto" else settings["jobs"]
     room = slots(jobs, len(plan.runs), settings["device"])
-    print(f"{plan.name}: {len(plan.runs)} runs of {plan.steps:,} steps, {len(room)} side by side, in {folder}", file=sys.stderr)
+    many = f"{len(plan.runs)} runs of {plan.steps:,} steps, {len(room)} side by side"
+    print(f"{plan.name}: {many}, in {folder}", file=sys.stderr)
     ended = Runner(folder, parts, command, room, budget).run()
     finish(folder, plan, ended)
 
