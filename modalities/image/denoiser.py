@@ -129,7 +129,7 @@ class SiT(nn.Module):
         check_taps(taps, self.tap_names)
         image = noisy[self.component]  # (B, C, H, W)
         self._check(image)
-        x = self.embed(self._patches(image, prev)) + self.position + self.companions.read(noisy, t)  # (B, T, D)
+        x = self.embed(self._patches(image, prev)) + self.position + self.companions.read(noisy, t, mask)  # (B, T, D)
         c = self._condition(t[self.component], cond)  # (B, D)
         count = 0 if self.registers is None else len(self.registers)
         if self.registers is not None:

@@ -140,7 +140,7 @@ class MPNN(nn.Module):
         nodes, edges = (cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
         near = Neighbourhood(cond["neighbours"])
         seen = {"encoder": Features(nodes, cond["known"] & near.present)}
-        sequence = (self.W_s(noisy[self.component]) + self.companions.read(noisy, t)).to(edges.dtype)  # (B, L, D)
+        sequence = (self.W_s(noisy[self.component]) + self.companions.read(noisy, t, mask)).to(edges.dtype)  # (B, L, D)
         edges = torch.cat([edges, near.gather(sequence)], -1)  # (B, L, K, 2 D)
         # without the structure (`null`), neighbours are other ones than those that targets of pairs are of
         pairs = near.found & cond["known"][..., None]  # (B, L, K)

@@ -23,8 +23,12 @@ Curve = tuple[Sequence[int], Sequence[float]]
 """Steps, in increasing order, and the value at each."""
 
 
-def arms(given: Mapping[str, Folders] | Folders) -> dict[str, list[Path]]:
+def arms(given: Mapping[str, Folders] | Folders, by: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Arm -> run folders. Wildcards are filled in; without names of arms, an arm is all runs of one experiment.
+
+    Args:
+        given: folders, or those of each arm.
+        by: dotted keys of settings: runs of one experiment in which they differ are different arms.
 
     Raises:
         MultigenError: nothing matches, or a folder is no run's.
@@ -33,7 +37,9 @@ def arms(given: Mapping[str, Folders] | Folders) -> dict[str, list[Path]]:
         return {str(name): _folders([folders] if isinstance(folders, str) else folders) for name, folders in given.items()}
     found: dict[str, list[Path]] = {}
     for folder in _folders([given] if isinstance(given, str) else given):
-        found.setdefault(read(folder).title, []).append(folder)
+        record = read(folder)
+        differing = [f"{key.rpartition('.')[2]}={record.setting(key)}" for key in by]
+        found.setdefault(", ".join([record.title, *differing]), []).append(folder)
     return found
 
 

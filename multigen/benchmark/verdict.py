@@ -82,7 +82,7 @@ _AXES = {
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x {'sooner' if ratio >= 1 else '(later)'}"
+    return f"{ratio:.2f}x sooner" if ratio >= 1 else f"{1 / ratio:.2f}x later"
 
 
 def _controls(quality: Mapping[str, Any]) -> str:
@@ -98,10 +98,12 @@ def _controls(quality: Mapping[str, Any]) -> str:
         meaning = "no guided arm gains, so there is no gain to explain"
     elif not gaining:
         meaning = (
-            f"they do not gain, so what {' and '.join(better)} gain is owed to what the representation says of its example"
+            f"they gain nothing, so the gain of {' and '.join(better)} is owed to what the representation says of its example"
         )
     else:
-        meaning = f"{' and '.join(gaining)} gain too, so part of the gain is regularisation and not what is represented"
+        meaning = (
+            f"with {' and '.join(gaining)} there is a gain too, so part of it is regularisation and not what is represented"
+        )
     return f"Controls: {said}: {meaning}."
 
 

@@ -29,5 +29,5 @@ def compare(settings: dict[str, Any]) -> None:
     from multigen.benchmark import arms, write_comparison
 
     folder = settings["out"] or "outputs/comparison"
-    print(write_comparison(arms(settings["compare"]), folder, settings["baseline"]))
+    print(write_comparison(arms(settings["compare"], settings["by"]), folder, settings["baseline"]))
     print(f"comparison: {folder}/comparison.md, .json and .png")

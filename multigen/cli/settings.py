@@ -24,6 +24,7 @@ _KINDS: dict[str, Any] = {
     "workers": int,
     "repeat": int | None,
     "given": list[str],
+    "by": list[str],
     "evaluate": dict[str, int | None],
 }
 _LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1, "repeat": 0}

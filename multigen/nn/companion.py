@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from multigen.nn.blocks import TimeEmbedding
-from multigen.state import MultigenError, State
+from multigen.state import MultigenError, State, where
 
 
 class Companions(nn.Module):
@@ -34,14 +35,15 @@ class Companions(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def read(self, noisy: State, t: State) -> Tensor | float:
+    def read(self, noisy: State, t: State, mask: State) -> Tensor | float:
         """What is added to the hidden features: (B, *sites, D), or 0 where there is no companion."""
-        return sum(self._read(name, noisy, t) for name in self.embed)  # (B, *sites, D)
+        return sum(self._read(name, noisy, t, mask) for name in self.embed)  # (B, *sites, D)
 
-    def _read(self, name: str, noisy: State, t: State) -> Tensor:
+    def _read(self, name: str, noisy: State, t: State, mask: State) -> Tensor:
         if name not in noisy:
             raise MultigenError(f"the network reads component {name!r}, which the batch lacks; it has {sorted(noisy)}")
-        z = self.embed[name](noisy[name])  # (B, *sites, D)
+        real = where(mask[name], noisy[name], torch.zeros_like(noisy[name]))  # (B, *sites, d), whatever stands in padding
+        z = self.embed[name](real)  # (B, *sites, D)
         time = self.times[name](t[name])  # (B, D)
         return z + time.view(len(z), *[1] * (z.ndim - 2), -1)  # (B, *sites, D)
 

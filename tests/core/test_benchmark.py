@@ -222,6 +222,13 @@ def test_runs_are_compared_by_what_all_of_them_measure(folders):
     assert found["notes"] == []
 
 
+def test_runs_of_a_sweep_are_arms_by_what_was_swept(tmp_path):
+    for rate in (1, 2):
+        make_run(tmp_path / f"run{rate}", "guided", 0, [2.0, 1.0], clip=rate)
+    found = arms([tmp_path / "run*"], by=["trainer.clip"])
+    assert found == {"guided, clip=1": [tmp_path / "run1"], "guided, clip=2": [tmp_path / "run2"]}
+
+
 def test_a_comparison_is_written_as_json_table_and_figure(folders):
     text = write_comparison({"plain": [folders / "vanilla0"], "guided": [folders / "guided0"]}, folders / "out")
     assert {p.name for p in (folders / "out").iterdir()} == {f"comparison.{end}" for end in ("json", "md", "png")}
