@@ -31,7 +31,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (torch.dtype, torch.device, PurePath)):
         return str(value)
     if isinstance(value, (Tensor, np.ndarray)):
-        return f"tensor {_hash_tensors({'': torch.as_tensor(value)})}"
+        return f"tensor {hash_tensors({'': torch.as_tensor(value)})}"
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, range)):
@@ -46,7 +46,7 @@ def _plain_object(value: Any) -> Any:
         return _name(value)
     if isinstance(value, nn.Module):
         settings = {name: _settings(module) for name, module in value.named_modules()}
-        return {"class": _name(type(value)), "weights": _hash_tensors(value.state_dict()), "modules": settings}
+        return {"class": _name(type(value)), "weights": hash_tensors(value.state_dict()), "modules": settings}
     if dataclasses.is_dataclass(value):
         return {"class": _name(type(value)), **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     public = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")}
@@ -69,7 +69,8 @@ def digest(*values: Any) -> str:
     return hashlib.blake2b(to_json([plain(v) for v in values]).encode(), digest_size=16).hexdigest()
 
 
-def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and content."""
     content = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
         data = tensor.detach().cpu().contiguous()

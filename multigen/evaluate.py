@@ -241,6 +241,12 @@ def evaluate(
     return result
 
 
+def measured(drawn: Sequence[tuple[list[Any], Batch]], metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
+    """What the metrics, fresh ones, say about some samples, and which share of them is ``valid_samples``."""
+    _, valid = _feed(drawn, metrics, shown=0)
+    return {"valid_samples": valid / sum(len(samples) for samples, _ in drawn), **_compute(metrics)}
+
+
 def _feed(drawn: Iterable[tuple[list[Any], Batch]], metrics: Mapping[str, Metric[Any]], shown: int) -> tuple[list[Any], int]:
     """Give the samples to every metric. The first of them, and how many are valid."""
     first: list[Any] = []

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from multigen.state import Batch, Features, MultigenError, State
 
@@ -135,6 +136,17 @@ def place(batch: Batch, components: Collection[str] = (), conditions: Collection
                 mask |= {name: real} if kind == "component" else {}
     free = {k: batch.free.get(k, m) for k, m in mask.items()}
     return batch.replace(clean=clean, mask=mask, free=free, cond=cond, target=rest)
+
+
+def unmade(batch: Batch, components: Mapping[str, tuple[Tensor, int]]) -> Batch:
+    """A template with further components, all of them to be made: what `place` brings a batch of data.
+
+    Args:
+        components: name -> its sites, Bool (B, *sites), and its width D.
+    """
+    masks = {name: mask for name, (mask, _) in components.items()}
+    zeros = {name: torch.zeros(*mask.shape, width, device=mask.device) for name, (mask, width) in components.items()}
+    return batch.replace(clean=batch.clean | zeros, mask=batch.mask | masks, free=batch.free | masks)
 
 
 def collate_targets(examples: Sequence[Example], sites: Mapping[str, Sequence[int]] | None = None) -> dict[str, Features]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multigen import distributed
 from multigen.cache.encode import spaced
-from multigen.evaluate import ranges, real_samples, sample_batches, validation_loss
+from multigen.evaluate import measured, ranges, real_samples, sample_batches, validation_loss
 from multigen.files import make_folder
-from multigen.modality import Dataset
+from multigen.modality import Dataset, Metric
+from multigen.state import Batch
 
 if TYPE_CHECKING:
     from multigen.trainer import Trainer
@@ -79,12 +82,9 @@ class SampleGrid:
         self.batches, self.n, self.seed, self.average = ranges(n, batch_size), n, seed, average
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        mine = distributed.shard(self.batches)
-        with trainer.averaged(self.average) as diffusion:
-            parts = (self.sampler, diffusion.denoiser, diffusion.processes, trainer.modality, mine, self.seed, trainer.device)
-            samples = distributed.gather([sample for drawn, _ in sample_batches(*parts) for sample in drawn])
+        drawn = _drawn(trainer, self.sampler, self.batches, self.seed, self.average)
         if trainer.main:
-            self._draw(trainer, samples, step)
+            self._draw(trainer, [sample for samples, _ in drawn for sample in samples], step)
         return {}
 
     def _draw(self, trainer: Trainer, samples: list[Any], step: int) -> None:
@@ -93,3 +93,58 @@ class SampleGrid:
         if self.held_out is not None and not (folder / "real.png").is_file():
             real = real_samples(trainer.modality, self.held_out, spaced(len(self.held_out), self.n), trainer.device)
             trainer.modality.draw(real, folder / "real.png")
+
+
+class Measures:
+    """Metrics of samples 0 to n - 1 of the averaged weights, logged as ``sample/<measure>``. The noise is always the same.
+
+    Args:
+        sampler: see `multigen.sampling.Sampler`.
+        metrics: makes metrics that have seen no samples, by name.
+        every: steps between two measurements.
+        n: how many samples.
+        batch_size: samples at a time.
+        seed: of the samples.
+        average: which of the trainer's moving averages is sampled from.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        metrics: Callable[[], Mapping[str, Metric[Any]]],
+        every: int = 1000,
+        n: int = 256,
+        batch_size: int = 64,
+        seed: int = 0,
+        average: int = 0,
+    ) -> None:
+        self.sampler, self.metrics, self.every = sampler, metrics, every
+        self.batches, self.seed, self.average = ranges(n, batch_size), seed, average
+
+    def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+        drawn = _drawn(trainer, self.sampler, self.batches, self.seed, self.average)
+        return {f"sample/{name}": value for name, value in measured(drawn, self.metrics()).items()} if trainer.main else {}
+
+
+def _drawn(trainer: Trainer, sampler: Any, batches: Sequence[range], seed: int, average: int) -> list[tuple[list[Any], Batch]]:
+    """Samples of the averaged weights with the templates that they were made for, shared among processes."""
+    mine = distributed.shard(batches)
+    with trainer.averaged(average) as diffusion:
+        parts = (sampler, diffusion.denoiser, diffusion.processes, trainer.modality, mine, seed, trainer.device)
+        return distributed.gather(list(sample_batches(*parts)))
+
+
+class Until:
+    """Ends a run before its last step as a signal would: it is saved, and can be gone on with.
+
+    Args:
+        step: after which training stops.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.every = step
+
+    def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+        if step < trainer.steps:
+            signal.raise_signal(signal.SIGTERM)
+        return {}

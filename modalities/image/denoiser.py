@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from multigen.denoiser import Output, check_taps
-from multigen.nn import ModulatedBlock, TimeEmbedding, modulate, sincos_2d
+from multigen.nn import Companions, ModulatedBlock, TimeEmbedding, modulate, sincos_2d
 from multigen.nn.blocks import init_xavier
 from multigen.state import Features, MultigenError, State, at_least
 
@@ -40,6 +40,7 @@ class SiT(nn.Module):
             low-dimensional manifold, so a narrow entrance costs nothing and helps large pixel patches).
         registers: learned tokens put before the patches and dropped at the end.
         self_conditioned: read the previous prediction too, as further channels (Chen et al. 2022); zeros where there is none.
+        joint: further components (B, T, d) that lie on the tokens and are denoised with the image: name -> d.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 
@@ -63,6 +64,7 @@ class SiT(nn.Module):
         bottleneck: int | None = None,
         registers: int = 0,
         self_conditioned: bool = False,
+        joint: Mapping[str, int] | None = None,
         component: str = "image",
         label: str = "label",
     ) -> None:
@@ -88,6 +90,7 @@ class SiT(nn.Module):
         self.time = TimeEmbedding(width, scale=time_scale)
         self.labels = nn.Embedding(classes + 1, width) if classes else None
         self._init_zero()
+        self.companions = Companions(joint or {}, width)
 
     @classmethod
     def named(cls, name: str, **settings: Any) -> SiT:
@@ -126,7 +129,7 @@ class SiT(nn.Module):
         check_taps(taps, self.tap_names)
         image = noisy[self.component]  # (B, C, H, W)
         self._check(image)
-        x = self.embed(self._patches(image, prev)) + self.position  # (B, T, D)
+        x = self.embed(self._patches(image, prev)) + self.position + self.companions.read(noisy, t, mask)  # (B, T, D)
         c = self._condition(t[self.component], cond)  # (B, D)
         count = 0 if self.registers is None else len(self.registers)
         if self.registers is not None:
@@ -137,8 +140,8 @@ class SiT(nn.Module):
             if name in taps:
                 seen[name] = _tokens(x[:, count:])
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
-        patches = self.head(modulate(self.norm(x[:, count:]), shift, scale))  # (B, T, C P P)
-        return Output({self.component: self.unpatchify(patches)}, seen)
+        last = modulate(self.norm(x[:, count:]), shift, scale)  # (B, T, D)
+        return Output({self.component: self.unpatchify(self.head(last)), **self.companions.write(last)}, seen)
 
     def _patches(self, image: Tensor, prev: State | None) -> Tensor:
         """What the tokens are made of: (B, T, C P P), or twice as wide with the previous prediction."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multigen import random
 from multigen.files import atomic_write
-from multigen.modality import Encoder, Example, collate_targets, run_encoders
+from multigen.modality import Encoder, Example, collate_targets, place, run_encoders, unmade
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State
 
@@ -44,6 +44,7 @@ class Image:
         channels: number of colours C.
         mean, std: clean = (picture / 255 - mean) / std; one number, or one per channel. The default gives -1 .. 1.
         flip: mirror each training picture with chance 1/2. Needs teachers online: cached targets are of the picture as it was.
+        joint: representations that are made together with the picture: name -> number T of tokens and width D.
         encoders: teachers by target name.
         columns: of `draw`; by default as many as rows.
     """
@@ -58,12 +59,13 @@ class Image:
         mean: float | Sequence[float] = 0.5,
         std: float | Sequence[float] = 0.5,
         flip: bool = False,
+        joint: Mapping[str, Sequence[int]] | None = None,
         encoders: Mapping[str, Encoder] | None = None,
         columns: int | None = None,
     ) -> None:
         self.size, self.classes, self.component, self.channels = size, classes, component, channels
         self.mean, self.std = (torch.as_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in (mean, std))  # (C or 1, 1, 1)
-        self.flip, self.columns = flip, columns
+        self.flip, self.columns, self.joint = flip, columns, dict(joint or {})
         self.encoders: Mapping[str, Encoder] = encoders or {}
         self.labels = _label_rule(labels, classes)
 
@@ -112,7 +114,8 @@ class Image:
         return torch.where(pick, images.flip(-1), images), flipped
 
     def encode(self, batch: Batch) -> Batch:
-        return run_encoders(batch, self.encoders)
+        found = run_encoders(batch, self.encoders)
+        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
 
     def template(self, index: Sequence[int], seed: int) -> Batch:
         key = random.keys(seed, index, "sample")  # (B,)
@@ -121,7 +124,8 @@ class Image:
             label = Noise(key).fold("template").categorical(self.labels.expand(len(key), -1))  # (B,)
         else:
             label = torch.tensor([i % max(self.classes, 1) if self.labels is None else self.labels for i in index])  # (B,)
-        return self._batch(clean, label, key)
+        tokens = {k: (torch.ones(len(key), t, dtype=torch.bool), d) for k, (t, d) in self.joint.items()}  # (B, T)
+        return unmade(self._batch(clean, label, key), tokens)
 
     def decode(self, state: State, template: Batch) -> list[Picture | None]:
         """Uint8 (H, W, C) each; None for a picture with a value that is not finite."""

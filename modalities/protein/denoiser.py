@@ -6,7 +6,7 @@ al. 2024, arXiv 2410.13643), and with decoder edges that are updated too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from modalities.protein.cone import Cone
 from modalities.protein.features import EdgeFeatures, along_chain
 from modalities.protein.layers import DecoderLayer, EdgeUpdate, EncoderLayer, Graph, Neighbourhood
 from multigen.denoiser import ASKED, Output, check_taps
+from multigen.nn import Companions
 from multigen.state import Features, MultigenError, State, at_least
 from multigen.stock import read_tensors
 
@@ -27,7 +28,7 @@ _ENCODER = ("features.", "W_e.", "encoder_layers.")
 
 
 class MPNN(nn.Module):
-    """Logits of every residue from the backbone and the residues that are visible. It reads no time.
+    """Logits of every residue from the backbone and the residues that are visible. Without `joint` it reads no time.
 
     Args:
         width: of nodes D; edges of the encoder have the same, those of the decoder twice as much.
@@ -40,6 +41,7 @@ class MPNN(nn.Module):
         scale: what sums of messages are divided by.
         tokens: of the sequence, the mask among them; also the number of logits.
         start: "random", or ProteinMPNN's encoder (width 128): a prepared variant such as "v_48_020", or a safetensors file.
+        joint: further components (B, L, d) of the residues that are denoised with the sequence: name -> d.
         component: name of the sequence.
 
     Conditions, as the protein modality makes them: ``backbone`` (B, L, 4, 3), ``known`` Bool (B, L), ``chain`` and ``index``
@@ -50,9 +52,6 @@ class MPNN(nn.Module):
     ..., (B, L, K, 2 D), the decoder's edges after that many layers (with `update_edges`). Masks are False where there is no
     structure (encoder, edges), no neighbourhood (decoder) and no neighbour (edges).
     """
-
-    timeless = True
-    """The prediction does not depend on t."""
 
     def __init__(
         self,
@@ -66,9 +65,11 @@ class MPNN(nn.Module):
         scale: float = 30.0,
         tokens: int = MASK + 1,
         start: str = "random",
+        joint: Mapping[str, int] | None = None,
         component: str = "sequence",
     ) -> None:
         super().__init__()
+        self.timeless = not joint  # the prediction of a sequence alone does not depend on t
         at_least(1, width=width, encoder_layers=encoder_layers, decoder_layers=decoder_layers, tokens=tokens)
         _check(dropout, noise, scale)
         self.noise, self.component = noise, component
@@ -83,6 +84,7 @@ class MPNN(nn.Module):
         for p in self.parameters():
             if p.ndim > 1:
                 nn.init.xavier_uniform_(p)
+        self.companions = Companions(joint or {}, width)
         if start != "random":
             self._load_encoder(start)
 
@@ -138,22 +140,24 @@ class MPNN(nn.Module):
     ) -> Output:
         check_taps(taps, self.tap_names)
         graph = Graph(cond["nodes"], cond["edges"]) if set(_ENCODED) <= set(cond) else self.encode(cond)
+        read = self.W_s(noisy[self.component]) + self.companions.read(noisy, t, mask)  # (B, L, D)
+        sequence = read.to(graph.edges.dtype)  # (B, L, D)
         asked = cond.get(f"{self.component}{ASKED}")
-        if asked is not None and not taps:
-            return Output({self.component: self._answer(graph, noisy[self.component], cond["neighbours"], asked)}, {})
+        if asked is not None and not taps and self.timeless:
+            return Output({self.component: self._answer(graph, sequence, cond["neighbours"], asked)}, {})
         near = Neighbourhood(cond["neighbours"])
         seen = {"encoder": Features(graph.nodes, cond["known"] & near.present)}
         # without the structure (`null`), neighbours are other ones than those that targets of pairs are of
         pairs = near.found & cond["known"][..., None]  # (B, L, K)
         nodes = graph.nodes  # (B, L, D)
-        for i, (nodes, edges) in enumerate(self._decode(graph, noisy[self.component], [near] * len(self.decoder_layers)), 1):
+        for i, (nodes, edges) in enumerate(self._decode(graph, sequence, [near] * len(self.decoder_layers)), 1):
             seen |= {f"decoder{i}": Features(nodes, near.present), f"edges{i}": Features(edges, pairs)}
-        return Output({self.component: self.W_out(nodes)}, {name: seen[name] for name in taps})
+        pred = {self.component: self.W_out(nodes), **self.companions.write(nodes)}
+        return Output(pred, {name: seen[name] for name in taps})
 
-    def _decode(self, graph: Graph, tokens: Tensor, layers: Sequence[Neighbourhood]) -> Iterator[Graph]:
+    def _decode(self, graph: Graph, sequence: Tensor, layers: Sequence[Neighbourhood]) -> Iterator[Graph]:
         """The graph after each layer, of the residues that its neighbourhood names: the first so many of those before."""
         nodes, near = graph.nodes, layers[0]  # (B, L, D)
-        sequence = self.W_s(tokens).to(graph.edges.dtype)  # (B, L, D)
         edges = torch.cat([graph.edges[:, : near.sites], near.gather(sequence)], -1)  # (B, L, K, 2 D)
         for i, (layer, near) in enumerate(zip(self.decoder_layers, layers, strict=True)):
             edges = edges[:, : near.sites]  # (B, L, K, 2 D)
@@ -162,11 +166,11 @@ class MPNN(nn.Module):
             nodes = layer(nodes, edges, near)  # (B, L, D)
             yield Graph(nodes, edges)
 
-    def _answer(self, graph: Graph, tokens: Tensor, neighbours: Tensor, asked: Tensor) -> Tensor:
+    def _answer(self, graph: Graph, sequence: Tensor, neighbours: Tensor, asked: Tensor) -> Tensor:
         """Logits (B, L, tokens) of the residues asked about, 0 elsewhere; no layer computes what they do not read."""
         cone = Cone.of(asked, neighbours, len(self.decoder_layers))
         part = Graph(cone.take(graph.nodes), cone.take(graph.edges))
-        *_, last = self._decode(part, cone.take(tokens), cone.layers)
+        *_, last = self._decode(part, cone.take(sequence), cone.layers)
         return cone.give(self.W_out(last.nodes), like=asked)
 
     def _load_encoder(self, start: str) -> None:

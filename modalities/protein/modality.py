@@ -18,7 +18,7 @@ from modalities.protein.sample import Designed
 from modalities.protein.targets import encode_names, target_sites
 from multigen import random
 from multigen.files import write_text
-from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
+from multigen.modality import Dataset, Encoder, Example, collate_targets, place, run_encoders, unmade
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State, at_least
@@ -53,6 +53,7 @@ class Protein:
         pattern: letters to keep and ``_`` to make, for templates without a structure (in-filling).
         forbid: amino acids that are never made.
         bias: amino acid -> what is added to its logit when sampling.
+        joint: representations of the residues that are made together with the sequence: name -> width.
         encoders: teachers by target name.
     """
 
@@ -66,6 +67,7 @@ class Protein:
         pattern: str | None = None,
         forbid: str = "",
         bias: Mapping[str, float] | None = None,
+        joint: Mapping[str, int] | None = None,
         encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         at_least(1, neighbours=neighbours, designs=designs)
@@ -78,7 +80,7 @@ class Protein:
         if pattern is not None and "_" not in pattern:
             raise MultigenError("pattern leaves nothing to be made: write _ for the residues to fill in")
         self.structure, self.neighbours, self.source, self.designs = structure, neighbours, source, designs
-        self.length, self.pattern = length, pattern
+        self.length, self.pattern, self.joint = length, pattern, dict(joint or {})
         self.encoders: Mapping[str, Encoder] = encoders or {}
         self.preference = preference(forbid, bias or {})  # (21,)
 
@@ -121,7 +123,8 @@ class Protein:
         }
 
     def encode(self, batch: Batch) -> Batch:
-        return run_encoders(batch, self.encoders)
+        found = run_encoders(batch, self.encoders)
+        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
 
     # ----------------------------------------------------------------------------------------------------- templates
 
@@ -178,7 +181,9 @@ class Protein:
 
     def _preferring(self, batch: Batch) -> Batch:
         bias = self.preference.expand(*batch.clean[_NAME].shape, -1)  # (B, L, 21)
-        return batch.replace(cond={**batch.cond, f"{_NAME}.bias": bias})
+        sites = structure_of(batch).get("known", batch.mask[_NAME])  # (B, L)
+        batch = batch.replace(cond={**batch.cond, f"{_NAME}.bias": bias})
+        return unmade(batch, {name: (sites, width) for name, width in self.joint.items()})
 
     # ------------------------------------------------------------------------------------------------------- samples
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from multigen.benchmark.bootstrap import interval
 from multigen.benchmark.figure import draw
 from multigen.benchmark.notes import notes
 from multigen.benchmark.table import table
@@ -22,8 +23,12 @@ Curve = tuple[Sequence[int], Sequence[float]]
 """Steps, in increasing order, and the value at each."""
 
 
-def arms(given: Mapping[str, Folders] | Folders) -> dict[str, list[Path]]:
+def arms(given: Mapping[str, Folders] | Folders, by: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Arm -> run folders. Wildcards are filled in; without names of arms, an arm is all runs of one experiment.
+
+    Args:
+        given: folders, or those of each arm.
+        by: dotted keys of settings: runs of one experiment in which they differ are different arms.
 
     Raises:
         MultigenError: nothing matches, or a folder is no run's.
@@ -32,7 +37,9 @@ def arms(given: Mapping[str, Folders] | Folders) -> dict[str, list[Path]]:
         return {str(name): _folders([folders] if isinstance(folders, str) else folders) for name, folders in given.items()}
     found: dict[str, list[Path]] = {}
     for folder in _folders([given] if isinstance(given, str) else given):
-        found.setdefault(read(folder).title, []).append(folder)
+        record = read(folder)
+        differing = [f"{key.rpartition('.')[2]}={record.setting(key)}" for key in by]
+        found.setdefault(", ".join([record.title, *differing]), []).append(folder)
     return found
 
 
@@ -116,8 +123,9 @@ def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str, rising: bool 
 
     Returns:
         ``target``: that value; ``baseline_steps``: where the baseline ended; and for each arm ``steps`` of each run, None
-        where it was not reached, and how many runs ``reached`` it. Their ``mean`` and the ``ratio`` (baseline's steps over
-        the mean) are None unless all did: a mean over the quicker runs would flatter.
+        where it was not reached, and how many runs ``reached`` it. Their ``mean``, its bootstrap ``interval`` and the
+        ``ratio`` (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter.
+        Curves over seconds or FLOPs are treated alike.
     """
     target = mean(values[-1] for _, values in curves[baseline])
     end = mean(steps[-1] for steps, _ in curves[baseline])
@@ -139,6 +147,7 @@ def _reached(curves: Sequence[Curve], target: float, end: float, sign: int) -> d
         "runs": len(steps),
         "mean": average,
         "std": found["std"],
+        "interval": interval(steps),
         "ratio": end / average if average else None,
     }
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multigen.files import atomic_write
-from multigen.report.charts import LIGHT, dress
+from multigen.report.charts import LIGHT, Line, dress
+from multigen.report.charts import draw as draw_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw(comparison: Mapping[str, Any], path: Path) -> Path | None:
@@ -24,6 +26,21 @@ def draw(comparison: Mapping[str, Any], path: Path) -> Path | None:
     figure = Figure(figsize=(6.4 * len(curves), 4.0), layout="constrained")
     for axes, (key, arms) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         _panel(axes, key, arms, comparison["steps_to_baseline"][key]["target"])
+    return save(figure, path)
+
+
+def line(name: str, band: Mapping[str, Any], colour: int, axis: str = "steps", unit: float = 1.0) -> Line:
+    """An arm's mean with its band over `axis`, see `multigen.benchmark.compare.band`."""
+    sides = {} if band["std"] is None else {k: _side(band, sign) for k, sign in (("low", -1), ("high", 1))}
+    return Line(name, [x / unit for x in band[axis]], band["mean"], colour, **sides)
+
+
+def _side(band: Mapping[str, Any], sign: int) -> list[float]:
+    return [m + sign * s for m, s in zip(band["mean"], band["std"], strict=True)]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """As a PNG that is the same for the same data."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
     with atomic_write(path) as file:
@@ -33,11 +50,7 @@ def draw(comparison: Mapping[str, Any], path: Path) -> Path | None:
 
 def _panel(axes: Axes, key: str, arms: Mapping[str, Any], target: float) -> None:
     for i, (name, band) in enumerate(arms.items()):
-        steps, mean, colour = band["steps"], band["mean"], LIGHT.palette[i % len(LIGHT.palette)]
-        axes.plot(steps, mean, color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
-        if band["std"] is not None:
-            low, high = ([m + sign * s for m, s in zip(mean, band["std"], strict=True)] for sign in (-1, 1))
-            axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        draw_line(axes, line(name, band, i), LIGHT)
     axes.axhline(target, color=LIGHT.ink, linewidth=0.8, linestyle=(0, (2, 3)))
     if all(value > 0 for band in arms.values() for value in band["mean"]):
         axes.set_yscale("log")

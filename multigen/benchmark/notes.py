@@ -45,10 +45,11 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
 def notes(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     """One line for each thing that a reader has to know; none if the comparison is whole and fair."""
     everyone = [run for arm in runs.values() for run in arm]
-    return [*_differences(runs), *_seeds(runs), *(line for run in everyone for line in _gaps(run))]
+    return [*differences(runs), *_seeds(runs), *(line for run in everyone for line in _gaps(run))]
 
 
-def _differences(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+def differences(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One line for each thing that is not the same in all runs and should be."""
     found = []
     for name, of in EQUAL.items():
         values = {arm: sorted({to_json(of(run)) for run in some} - {"null"}) for arm, some in runs.items()}

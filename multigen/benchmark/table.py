@@ -1,11 +1,11 @@
-"""A comparison as Markdown."""
+"""Tables as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multigen.report.blocks import number
+from multigen.report.blocks import Cell, Table, number
 
 
 def table(comparison: Mapping[str, Any]) -> str:
@@ -19,6 +19,16 @@ def table(comparison: Mapping[str, Any]) -> str:
         rows.append([f"steps to {key} of {number(found['target'])}", *map(_steps, found["arms"].values()), ""])
     lines = [_row(header), _row(["---", *["---:"] * (len(header) - 1)]), *map(_row, rows)]
     return "\n".join([*lines, "", *_words(comparison)]) + "\n"
+
+
+def markdown(found: Table) -> str:
+    """A report's table; notes in brackets."""
+    ruler = ["---:" if i in found.numeric else "---" for i in range(len(found.header))]
+    return "\n".join([_row(found.header), _row(ruler), *(_row([_text(cell) for cell in row]) for row in found.rows)])
+
+
+def _text(cell: Cell) -> str:
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
 
 
 def _real(comparison: Mapping[str, Any], key: str) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from multigen.build.compose import Config
 from multigen.build.make import call, make
-from multigen.cache import Cached, Storage, load_teacher, open_cache
+from multigen.cache import Cached, InMemory, Storage, load_teacher, open_cache, paired
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
 from multigen.modality import Dataset, Encoder, Metric, Modality
@@ -69,8 +69,13 @@ class Experiment:
 
     def _with_targets(self, split: str) -> Dataset:
         dataset = self._dataset(split)
-        if not self.teachers or self._targets != "cached":
-            return dataset
+        if self.teachers and self._targets == "cached":
+            dataset = self._cached(dataset)
+        elif self.teachers and self._pairing != "own":
+            dataset = InMemory(dataset, self.modality_with(self.teachers), self.teachers)
+        return paired(dataset, self._pairing, self.seed)
+
+    def _cached(self, dataset: Dataset) -> Dataset:
         readers = {
             name: open_cache(dataset, teacher, name, self.storage(name).dtype, command=self.command)
             for name, teacher in self.teachers.items()
@@ -81,6 +86,11 @@ class Experiment:
         if split not in self.datasets:
             raise MultigenError(f"experiment {self.name!r} has no data.{split}: {nearest(split, self.datasets)}")
         return self.datasets[split]
+
+    @property
+    def _pairing(self) -> str:
+        """Whose representation an example is given, see `multigen.cache.pairing`."""
+        return str(self.config.get("pairing", "own"))
 
     @property
     def _targets(self) -> str:
@@ -160,7 +170,12 @@ class Experiment:
         return [self._completed(x, f"trainer.observers.{k}") if isinstance(x, partial) else x for k, x in used.items()]
 
     def _completed(self, observer: partial[Any], key: str) -> Any:
-        own = {"dataset": lambda: self.valid, "held_out": lambda: self._dataset("valid"), "sampler": lambda: self.sampler}
+        own = {
+            "dataset": lambda: self.valid,
+            "held_out": lambda: self._dataset("valid"),
+            "sampler": lambda: self.sampler,
+            "metrics": lambda: self.new_metrics,
+        }
         wanted = set(inspect.signature(observer.func).parameters) - set(observer.keywords)
         return call(observer, (), {name: get() for name, get in own.items() if name in wanted}, key)
 
@@ -170,6 +185,10 @@ class Experiment:
 
     @cached_property
     def metrics(self) -> dict[str, Metric[Any]]:
+        return self.new_metrics()
+
+    def new_metrics(self) -> dict[str, Metric[Any]]:
+        """Metrics that have seen no samples."""
         return {k: m for k, m in make(self.config.get("metrics") or {}, "metrics").items() if m is not None}
 
     # ------------------------------------------------------------------------------------------------------------ making

@@ -17,6 +17,7 @@ cache cannot be read by accident; asked for, it is refused with the keys that di
 
 from multigen.cache.codec import CODECS
 from multigen.cache.encode import Job
+from multigen.cache.pairing import InMemory, RandomTargets, Shuffled, paired
 from multigen.cache.read import Cached, Reader, open_cache
 from multigen.cache.spec import Spec, Storage
 from multigen.cache.whitening import Whitened, Whitening, fit_teachers, load_teacher
@@ -25,8 +26,11 @@ from multigen.cache.write import build, build_all, prepare, prepare_all
 __all__ = [
     "CODECS",
     "Cached",
+    "InMemory",
     "Job",
+    "RandomTargets",
     "Reader",
+    "Shuffled",
     "Spec",
     "Storage",
     "Whitened",
@@ -36,6 +40,7 @@ __all__ = [
     "fit_teachers",
     "load_teacher",
     "open_cache",
+    "paired",
     "prepare",
     "prepare_all",
 ]

@@ -11,10 +11,11 @@ from multigen.build import config_dir, options
 
 
 def help_text(command: str) -> str:
-    """The leading comment of ``configs/COMMAND.yaml``; the line ``{experiments}`` in it becomes their list."""
+    """The leading comment of ``configs/COMMAND.yaml``; ``{experiments}`` and ``{domains}`` in it become their lists."""
+    lists = {"{experiments}": "experiment", "{domains}": "domain"}
     lines = []
     for line in comment(config_dir() / f"{command}.yaml"):
-        lines += _experiment_lines() if line.strip() == "{experiments}" else [line]
+        lines += _listed(lists[line.strip()]) if line.strip() in lists else [line]
     return "\n".join(lines)
 
 
@@ -25,7 +26,12 @@ def choose(group: str) -> str:
 
 def experiments() -> dict[str, str]:
     """Name -> one line about it."""
-    return {name: describe(config_dir() / "experiment" / f"{name}.yaml") for name in options("experiment")}
+    return described("experiment")
+
+
+def described(group: str) -> dict[str, str]:
+    """Choice of a group -> one line about it."""
+    return {name: describe(config_dir() / group / f"{name}.yaml") for name in options(group)}
 
 
 def describe(path: Path) -> str:
@@ -43,7 +49,7 @@ def comment(path: Path) -> list[str]:
     return lines
 
 
-def _experiment_lines() -> list[str]:
-    known = experiments()
+def _listed(group: str) -> list[str]:
+    known = described(group)
     width = max(map(len, known), default=0)
     return [f"  {name:{width}}  {text}" for name, text in known.items()]

@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     debug = "--debug" in arguments or os.environ.get("MULTIGEN_DEBUG") == "1"
     rest = [a for a in arguments if a != "--debug"]
-    return _guarded(lambda: _dispatch(rest), debug)
+    return guarded(lambda: _dispatch(rest), debug)
 
 
 def usage() -> str:
@@ -74,7 +74,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
         raise SystemExit(_fail(f"unknown command {command!r}: {guess}commands are {', '.join(known)}"))
 
 
-def _guarded(action: Callable[[], None], debug: bool) -> int:
+def guarded(action: Callable[[], None], debug: bool = False) -> int:
+    """Do something and return the exit code that says how it ended."""
     from multigen.state import MultigenError
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from multigen.build import Config, plain
 from multigen.build.kinds import misfit
@@ -17,15 +17,17 @@ _KINDS: dict[str, Any] = {
     "seed": int,
     "n": int,
     "batch_size": int,
-    "jobs": int,
+    "jobs": int | Literal["auto"],
     "rounds": int,
     "steps": int,
     "samples": int,
     "workers": int,
+    "repeat": int | None,
     "given": list[str],
+    "by": list[str],
     "evaluate": dict[str, int | None],
 }
-_LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1}
+_LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1, "repeat": 0}
 
 
 def read(config: Any) -> Config:
@@ -44,6 +46,6 @@ def checked(settings: Config) -> Config:
             raise MultigenError(wrong)
     numbers = settings | {f"evaluate.{k}": x for k, x in (settings.get("evaluate") or {}).items() if x is not None}
     for name, least in (_LEAST | {"evaluate.n": 1, "evaluate.repeats": 0}).items():
-        if name in numbers:
+        if isinstance(numbers.get(name), int):
             at_least(least, **{name: numbers[name]})
     return settings

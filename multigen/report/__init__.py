@@ -6,8 +6,10 @@ Without structures to turn (see `multigen.report.viewer`) there is no script in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
 
 from multigen.files import write_text
 from multigen.report import viewer
@@ -15,7 +17,20 @@ from multigen.report.blocks import Section
 from multigen.report.record import Record, read
 from multigen.report.sections import PARTS, Part, comparison, facts, labels, summary
 
-__all__ = ["PARTS", "Part", "Record", "Section", "labels", "read", "write_report"]
+__all__ = ["PARTS", "Page", "Part", "Record", "Section", "html", "labels", "read", "write_report"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One run's part of a report, or the whole of another one."""
+
+    title: str
+    summary: str
+    """A line or a paragraph at its head."""
+    facts: Sequence[tuple[str, str]]
+    """Few numbers: (value, what it is)."""
+    sections: Sequence[Section]
+    id: str = "page"
 
 
 def write_report(
@@ -43,22 +58,30 @@ def write_report(
 
 
 def render(records: Mapping[str, Record], title: str, more: Mapping[str, Sequence[Part]]) -> str:
-    """The page's HTML."""
+    """The HTML of a report on runs."""
+    sections = {label: _sections(record, more.get(label, ())) for label, record in records.items()}
+    script = viewer.script() if viewer.shown(s for some in sections.values() for s in some) else None
+    if script is None:
+        sections = {label: [viewer.with_note(s, records[label].folder) for s in some] for label, some in sections.items()}
+    pages = [Page(k, summary(r), facts(r), sections[k], f"run-{i}") for i, (k, r) in enumerate(records.items())]
+    licences = [*_licences(list(records.values())), *([viewer.CREDIT] if script else [])]
+    return html(title, pages, licences, comparison(records), script)
+
+
+def html(
+    title: str,
+    pages: Sequence[Page],
+    licences: Sequence[str] = (),
+    comparison: Section | None = None,
+    script: str | None = None,
+) -> str:
+    """A page of pages that needs nothing else."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     source = (resources(__name__) / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    sections = {label: _sections(record, more.get(label, ())) for label, record in records.items()}
-    script = viewer.script() if viewer.shown(s for some in sections.values() for s in some) else None
-    if script is None:
-        sections = {label: [viewer.with_note(s, records[label].folder) for s in some] for label, some in sections.items()}
-    pages = [
-        {"title": label, "id": f"run-{i}", "summary": summary(r), "facts": facts(r), "sections": sections[label]}
-        for i, (label, r) in enumerate(records.items())
-    ]
-    licences = [*_licences(list(records.values())), *([viewer.CREDIT] if script else [])]
-    page = {"title": title, "pages": pages, "comparison": comparison(records), "licences": licences}
+    page: dict[str, Any] = {"title": title, "pages": pages, "comparison": comparison, "licences": licences}
     return environment.from_string(source).render(page, script=Markup(script) if script else None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from multigen.files import to_json
-from multigen.report.charts import Line, chart, data_uri
+from multigen.report.charts import STEP, Line, chart, data_uri
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
-def line_chart(lines: Sequence[Line], title: str) -> Picture:
-    light, dark, words = chart(lines, title)
+def line_chart(lines: Sequence[Line], title: str, over: str = STEP) -> Picture:
+    light, dark, words = chart(lines, title, over)
     return Picture(data_uri(light, "svg+xml"), words, dark=data_uri(dark, "svg+xml"))
 
 

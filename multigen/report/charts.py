@@ -21,6 +21,9 @@ class Line(NamedTuple):
     dashed: bool = False
     raw: bool = False
     """Noisy: drawn faintly, with a smoothed line over it."""
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    """The two sides of a band around the line, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ LIGHT = Theme("#1f2430", "#d5d9e2", ("#0067a5", "#c2410c", "#00785a", "#a3418f",
 DARK = Theme("#e6e8ee", "#3a4150", ("#6cb8f0", "#ff9b66", "#4fd1a5", "#e79bd6", "#e3c150", "#a9b1c0"))
 
 
-def chart(lines: Sequence[Line], title: str) -> tuple[str, str, str]:
-    """(light SVG, dark SVG, description in words) of lines over the training step."""
-    light = svg(lines, title, LIGHT)
-    return light, recoloured(light, LIGHT, DARK), in_words(lines, title)
+STEP = "training step"
+
+
+def chart(lines: Sequence[Line], title: str, over: str = STEP) -> tuple[str, str, str]:
+    """(light SVG, dark SVG, description in words) of lines over the training step, or over what `over` names."""
+    light = svg(lines, title, LIGHT, over)
+    return light, recoloured(light, LIGHT, DARK), in_words(lines, title, over)
 
 
 def recoloured(drawn: str, before: Theme, after: Theme) -> str:
@@ -52,10 +58,11 @@ def recoloured(drawn: str, before: Theme, after: Theme) -> str:
     return drawn
 
 
-def in_words(lines: Sequence[Line], title: str) -> str:
+def in_words(lines: Sequence[Line], title: str, over: str = STEP) -> str:
     """What a reader who cannot see the chart is told."""
-    ends = [f"{x.label} from {x.values[0]:.4g} to {x.values[-1]:.4g} at step {x.steps[-1]:,}" for x in lines if x.values]
-    return f"{title} by training step: {'; '.join(ends)}."
+    at = "step " if over == STEP else ""
+    ends = [f"{x.label} from {x.values[0]:.4g} to {x.values[-1]:.4g} at {at}{x.steps[-1]:,}" for x in lines if x.values]
+    return f"{title} by {over}: {'; '.join(ends)}."
 
 
 def smoothed(values: Sequence[float], share: float = 0.04) -> list[float]:
@@ -65,7 +72,7 @@ def smoothed(values: Sequence[float], share: float = 0.04) -> list[float]:
     return [sum(values[low:high]) / (high - low) for low, high in windows]
 
 
-def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
+def svg(lines: Sequence[Line], title: str, theme: Theme, over: str = STEP) -> str:
     """The SVG's text: transparent, with text as text, the same for the same data."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -74,14 +81,15 @@ def svg(lines: Sequence[Line], title: str, theme: Theme) -> str:
         figure = Figure(figsize=(5.6, 3.1))
         axes = figure.add_axes((0.11, 0.15, 0.87, 0.74))
         for line in lines:
-            _draw(axes, line, theme)
-        dress(axes, title, theme, legend=len(lines) > 1)
+            draw(axes, line, theme)
+        dress(axes, title, theme, legend=len(lines) > 1, over=over)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue()
 
 
-def _draw(axes: Axes, line: Line, theme: Theme) -> None:
+def draw(axes: Axes, line: Line, theme: Theme) -> None:
+    """One line, and its band."""
     colour = theme.palette[line.colour % len(theme.palette)]
     style: dict[str, Any] = {
         "color": colour,
@@ -94,13 +102,15 @@ def _draw(axes: Axes, line: Line, theme: Theme) -> None:
         axes.plot(line.steps, smoothed(line.values), **style)
     else:
         axes.plot(line.steps, line.values, marker="o" if len(line.values) < 20 else None, markersize=3.5, **style)
+    if line.low:
+        axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
 
 
-def dress(axes: Axes, title: str, theme: Theme, legend: bool) -> None:
+def dress(axes: Axes, title: str, theme: Theme, legend: bool, over: str = STEP) -> None:
     axes.set_title(title, loc="left", color=theme.ink, fontsize=11, fontweight="bold")
-    axes.set_xlabel("training step", color=theme.ink, fontsize=9)
+    axes.set_xlabel(over, color=theme.ink, fontsize=9)
     axes.tick_params(colors=theme.ink, labelsize=8.5, length=0)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     axes.grid(axis="y", color=theme.faint, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -273,15 +273,16 @@ class Trainer:
         return {f"weight/{name}": weight_at(weight, self.step - 1) for name, weight in weights.items()}
 
     def _speed(self) -> dict[str, float]:
-        """Examples a second since the last reading, and the share of the devices' best."""
+        """Seconds a step and examples a second since the last reading, and the share of the devices' best."""
         if not self.main:
             return {}
-        rate = (self.step - self._lap) * self.loader.split.batch_size / self._watch.lap()
+        seconds = self._watch.lap() / max(self.step - self._lap, 1)
+        rate = self.loader.split.batch_size / seconds
         self._lap = self.step
         share = rate * cast(float, self._flops) / distributed.world()
         padding = {"padding_share": split.padding} if isinstance(split := self.loader.split, Packed) else {}
         rates = {"learning_rate": self.optimizer.param_groups[0]["lr"]}
-        return {"examples_per_second": rate, "peak_share": share, **padding, **rates}
+        return {"step_seconds": seconds, "examples_per_second": rate, "peak_share": share, **padding, **rates}
 
     def _stop_if_diverged(self) -> None:
         if self.meter.bad < self.max_bad_losses:

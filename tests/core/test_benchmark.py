@@ -174,8 +174,8 @@ def test_steps_to_the_baseline():
     found = reaching({"vanilla": vanilla, "quick": quick, "slow": [([10, 20], [3.0, 2.0])]}, "vanilla")
     assert found["target"] == 1.0 and found["baseline_steps"] == 20
     expected = {"steps": [10.0, 15.0], "reached": 2, "runs": 2, "mean": 12.5, "std": math.sqrt(12.5), "ratio": 1.6}
-    assert found["arms"]["quick"] == expected
-    missing = {"mean": None, "std": None, "ratio": None}
+    assert found["arms"]["quick"] == {**expected, "interval": [10.0, 15.0]}
+    missing = {"mean": None, "std": None, "interval": None, "ratio": None}
     assert found["arms"]["slow"] == {"steps": [None], "reached": 0, "runs": 1, **missing}
     partly = found["arms"]["vanilla"]
     assert partly["reached"] == 1 and partly["steps"][1] is None and {k: partly[k] for k in missing} == missing
@@ -220,6 +220,13 @@ def test_runs_are_compared_by_what_all_of_them_measure(folders):
     assert steps["steps"] == pytest.approx([20 + 10 / 7, 19.0]) and steps["ratio"] == pytest.approx(30 / steps["mean"])
     assert found["curves"]["valid/denoise"]["guided"]["mean"] == pytest.approx([2.0, 1.1, 0.5])
     assert found["notes"] == []
+
+
+def test_runs_of_a_sweep_are_arms_by_what_was_swept(tmp_path):
+    for rate in (1, 2):
+        make_run(tmp_path / f"run{rate}", "guided", 0, [2.0, 1.0], clip=rate)
+    found = arms([tmp_path / "run*"], by=["trainer.clip"])
+    assert found == {"guided, clip=1": [tmp_path / "run1"], "guided, clip=2": [tmp_path / "run2"]}
 
 
 def test_a_comparison_is_written_as_json_table_and_figure(folders):

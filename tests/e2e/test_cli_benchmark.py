@@ -85,3 +85,46 @@ def test_trained_arms_are_compared(anywhere, capsys):
     assert found["baseline"] == "points/vanilla" and list(found["curves"]) == ["valid/denoise/point"]
     assert found["curves"]["valid/denoise/point"]["points/repa"]["steps"] == [2, 4]
     assert read_json("again/comparison.json")["baseline"] == "a"
+
+
+SMOKE = [
+    "benchmark", "domain=smoke", "device=cpu", "out=smoke", "domain.steps=4", "repeat=2", "arms=[vanilla,shuffled]", "jobs=2",
+    "domain.validation.every=2", "domain.samples={every:4,n:20}", "domain.measures={every:4,n:20,batch_size:20}",
+    "domain.settings=[trainer.batch_size=8,trainer.log_every=2,data.train.count=64,data.valid.count=32,sampler.grid.steps=2]",
+]  # fmt: skip
+
+
+def test_arms_are_trained_compared_and_drawn(anywhere, capsys):
+    """Every part of a benchmark, in processes of its own, and then once more with nothing left to do."""
+    assert run(SMOKE) == 0
+    said, found = capsys.readouterr().out, read_json("smoke/results.json")
+    assert "After 4 steps with one seed, vanilla has a held-out denoising loss of" in said
+    assert "A second run of vanilla-0 gave the same" in said and found["again"]["largest_difference"] == 0
+    assert found["numbers"]["same_batches"] and found["initial"] == {"vanilla": 1.0, "shuffled": 1.0}
+    assert found["runs"]["shuffled-0"]["start"]["teacher"]["flops_per_example"] > 0
+    assert found["runs"]["vanilla-0"]["start"]["flops_per_step"] > 0 and found["configs"]["shuffled"]["pairing"] == "shuffled"
+    assert [q["of"] for q in found["numbers"]["quality"]] == ["valid/denoise/point", "sample/energy_distance"]
+    assert {p.name for p in (anywhere / "smoke").iterdir()} == {
+        "runs", "state.json", "results.json", "results.md", "figure.png", "report.html",
+    }  # fmt: skip
+    before = (anywhere / "smoke/report.html").read_text()
+    assert run(["benchmark", "redraw=smoke"]) == 0 and (anywhere / "smoke/report.html").read_text() == before
+    assert run(SMOKE) == 0 and read_json("smoke/results.json")["runs"] == found["runs"], "nothing was left to do"
+    assert run([*SMOKE, "domain.settings=[trainer.batch_size=16]"]) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+
+
+def test_mistakes_in_a_suite_are_one_line(capsys):
+    cases = {
+        ("domain=smok",): "did you mean 'smoke'",
+        ("domain=smoke", "arms=[vanila]"): "did you mean 'vanilla'",
+        ("domain=smoke", "arms=[points/vanila]"): "arm 'points/vanila': unknown experiment",
+        ("domain=smoke", "budget=60"): "a number and a unit",
+        ("domain=smoke", "domain.setings=[]"): "unknown key 'domain.setings'",
+        ("domain=smoke", "jobs=many"): "jobs is 'many'",
+        ("redraw=nowhere",): "nowhere/results.json does not exist",
+    }
+    for arguments, said in cases.items():
+        assert run(["benchmark", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and said in err, err

@@ -36,7 +36,10 @@ def result(folder: Path) -> tuple[dict[str, str], Any, list[dict[str, Any]]]:
     found = checkpoint.latest(folder / "checkpoints")
     assert found is not None and found.step == 12
     sums = {name: entry["sha256"] for name, entry in found.state["files"].items()}
-    metrics = [{k: v for k, v in e.items() if k not in ("examples_per_second", "peak_share")} for e in Run(folder).history()]
+    metrics = [
+        {k: v for k, v in e.items() if k not in ("step_seconds", "examples_per_second", "peak_share")}
+        for e in Run(folder).history()
+    ]
     return sums, (found.state["meter"], found.state["optimizer"]), metrics
 
 

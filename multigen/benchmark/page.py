@@ -1,0 +1,197 @@
+"""A benchmark's results as tables, pictures and a page: all of it from the JSON, but for the grids of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multigen.benchmark.figure import line, save
+from multigen.benchmark.results import derive
+from multigen.benchmark.table import markdown
+from multigen.benchmark.verdict import verdict
+from multigen.cache.progress import duration
+from multigen.files import read_json, to_json, write_json, write_text
+from multigen.report import Page, Section, html
+from multigen.report.blocks import MISSING, Block, Cell, Folded, Gallery, Picture, Table, Text, line_chart, number, png
+from multigen.report.charts import LIGHT, STEP, Line, draw, dress
+
+Found = Mapping[str, Any]
+"""What was collected, with what follows from it."""
+
+
+def write_results(folder: Path, raw: Mapping[str, Any]) -> str:
+    """Write ``results.json`` and what is made of it; returns the verdict."""
+    write_json(folder / "results.json", {**raw, "numbers": derive(raw)})
+    return redraw(folder)
+
+
+def redraw(folder: Path) -> str:
+    """Write ``results.md``, ``figure.png`` and ``report.html`` from ``results.json``; returns the verdict."""
+    raw = read_json(folder / "results.json")
+    found = {**raw, **derive(raw)}
+    said = verdict(found)
+    text = "\n\n".join([said, *(f"**{table.caption}**\n\n{markdown(table)}" for table in tables(found))])
+    write_text(folder / "results.md", text + "\n")
+    draw_figure(found, folder / "figure.png")
+    name = found["suite"]["name"]
+    write_text(folder / "report.html", html(f"Benchmark: {name}", [_page(found, said, folder)]))
+    return said
+
+
+def _page(found: Found, said: str, folder: Path) -> Page:
+    sections = [
+        Section("Verdict", [Text(said), *(Text(f"{note}.") for note in found["notes"])]),
+        *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2)]) for q in found["quality"]),
+        Section("Numbers", tables(found)),
+        *_samples(found, folder),
+        Section("Settings", _settings(found)),
+    ]
+    return Page(found["suite"]["name"], _summary(found), _facts(found), [s for s in sections if s.blocks])
+
+
+def _summary(found: Found) -> str:
+    suite = found["suite"]
+    seeds = ", ".join(map(str, suite["seeds"]))
+    return f"{', '.join(suite['arms'])} under one schedule: {suite['steps']:,} steps, seeds {seeds}."
+
+
+def _facts(found: Found) -> list[tuple[str, str]]:
+    done, of = found["finished"]
+    known = [(f"{done} of {of}", "runs finished"), (str(len(found["seeds"])), "seeds compared")]
+    seconds = found["state"].get("seconds")
+    return [*known, *([(duration(seconds), "of wall clock")] if seconds else [])]
+
+
+# -------------------------------------------------------------------------------------------------------------------- figures
+
+_FLOPS = {"FLOP": 1.0, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18}
+_UNITS: Mapping[str, Mapping[str, float]] = {
+    "steps": {STEP: 1.0},
+    "seconds": {"seconds of training": 1.0, "minutes of training": 60.0, "hours of training": 3600.0},
+    "flops": {f"{unit} of training": size for unit, size in _FLOPS.items()},
+}
+
+
+def lines(quality: Mapping[str, Any], axis: str) -> tuple[str, list[Line]]:
+    """What is counted along the axis, in a unit that fits, and the arms' curves over it; none where that is not known."""
+    curves = {arm: about["curve"] for arm, about in quality["arms"].items()}
+    if any(curve[axis] is None for curve in curves.values()):
+        return axis, []
+    largest = max(curve[axis][-1] for curve in curves.values())
+    over, unit = max(((o, u) for o, u in _UNITS[axis].items() if u == 1 or u <= largest / 2), key=lambda x: x[1])
+    return over, [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items())]
+
+
+def _drawn(quality: Mapping[str, Any]) -> dict[str, list[Line]]:
+    return {over: made for over, made in (lines(quality, axis) for axis in _UNITS) if made}
+
+
+def charts(quality: Mapping[str, Any]) -> list[Picture]:
+    """One for each axis that is known."""
+    return [line_chart(made, quality["words"], over) for over, made in _drawn(quality).items()]
+
+
+def draw_figure(found: Found, path: Path) -> Path | None:
+    """The first number over steps, time and FLOPs as PNG; None, and no file, while there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    if not found["quality"]:
+        return None
+    first = found["quality"][0]
+    panels = _drawn(first)
+    figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
+    for axes, (over, made) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for arm in made:
+            draw(axes, arm, LIGHT)
+        dress(axes, first["words"], LIGHT, legend=len(made) > 1, over=over)
+    return save(figure, path)
+
+
+def _samples(found: Found, folder: Path) -> list[Section]:
+    """Grids of every arm at the last step that all of them drew, of the first seed that is compared."""
+    runs = [run for run in found["runs"].values() if run["seed"] == found["seeds"][0]]
+    drawn = [{int(step) for step in run["grids"]} for run in runs]
+    common = sorted(step for step in set.intersection(*drawn) if step <= found["end"]) if drawn else []
+    if not common:
+        return []
+    shown = {run["arm"]: folder / run["grids"][str(common[-1])] for run in runs}
+    if real := runs[0]["real"]:
+        shown["real data"] = folder / real
+    pictures = [png(path, f"Samples: {arm}", arm) for arm, path in shown.items() if path.is_file()]
+    words = f"Samples at step {common[-1]:,}, seed {found['seeds'][0]}, the same noise in every arm"
+    return [Section(words, [Gallery(pictures, 2 if max(p.width for p in pictures) > 900 else 3)])] if pictures else []
+
+
+# --------------------------------------------------------------------------------------------------------------------- tables
+
+
+def tables(found: Found) -> list[Table]:
+    """Numbers of each quality, epochs to reach levels, and what it cost."""
+    return [table for q in found["quality"] for table in (_reached(q), _levels(q))] + [_cost(found)]
+
+
+def _reached(quality: Mapping[str, Any]) -> Table:
+    header = ["", "final", "gain", "against the baseline", "steps to its final", "time", "FLOPs", "with teachers"]
+    rows = [[Cell(arm), *_ends(about), *_sooner(arm, quality)] for arm, about in quality["arms"].items()]
+    words = f"{quality['words']}, {quality['better']} is better; 95 % bootstrap intervals over seeds"
+    return Table(header, rows, words, numeric=(1, 2, 4, 5, 6, 7))
+
+
+def _ends(about: Mapping[str, Any]) -> list[Cell]:
+    return [_cell(about["final"]), _cell(about["gain"]), Cell(about["standing"])]
+
+
+def _cell(estimate: Mapping[str, Any] | None) -> Cell:
+    if estimate is None:
+        return Cell(MISSING)
+    spread = estimate["interval"]
+    return Cell(number(estimate["mean"]), f"{number(spread[0])} to {number(spread[1])}" if spread else "")
+
+
+def _sooner(arm: str, quality: Mapping[str, Any]) -> list[Cell]:
+    """Steps to the baseline's final value, and how many times sooner it is there."""
+    found = {axis: reach["arms"][arm] for axis, reach in quality["reach"].items()}
+    steps = found["steps"]
+    ratio = "" if steps["ratio"] is None else f"{steps['ratio']:.2f}x"
+    some = f"by {steps['reached']} of {steps['runs']}" if steps["reached"] < steps["runs"] else ratio
+    return [Cell(number(steps["mean"]), some), *(_ratio(found, axis) for axis in ("seconds", "flops", "flops_with_teacher"))]
+
+
+def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:
+    ratio = found.get(axis, {}).get("ratio")
+    return Cell(MISSING if ratio is None else f"{ratio:.2f}x")
+
+
+def _levels(quality: Mapping[str, Any]) -> Table:
+    header = ["EP@k", *(f"k = {number(level['k'])}" for level in quality["levels"])]
+    rows = [[Cell(arm), *(_cell(level["arms"][arm]) for level in quality["levels"])] for arm in quality["arms"]]
+    return Table(header, rows, f"Epochs until the {quality['words']} is k", numeric=range(1, len(header)))
+
+
+def _cost(found: Found) -> Table:
+    header = ["", "parameters", "ms a step", "GFLOP a step", "teachers, seconds", "teachers, GFLOP"]
+    rows = [
+        [
+            Cell(arm),
+            Cell(number((cost["parameters"] or {}).get("denoiser"))),
+            Cell(_scaled(cost["step_seconds"], 1e-3)),
+            Cell(_scaled(cost["flops_per_step"], 1e9)),
+            Cell(number(cost["teacher"]["seconds"])),
+            Cell(_scaled(cost["teacher"]["flops"], 1e9)),
+        ]
+        for arm, cost in found["cost"].items()
+    ]
+    words = "What it costs: training apart from its teachers, and these for one whole run (once where targets are cached)"
+    return Table(header, rows, words, numeric=range(1, 6))
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return MISSING if value is None else number(value / unit)
+
+
+def _settings(found: Found) -> Sequence[Block]:
+    versions = next((run["start"]["versions"] for run in found["runs"].values() if run["start"]), {})
+    said = [Text("Trained with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".")] if versions else []
+    configs = [Folded(f"Configuration of {arm}", to_json(config, indent=2)) for arm, config in found["configs"].items()]
+    return [*said, Folded("Suite", to_json(found["suite"], indent=2)), *configs]

@@ -1,0 +1,213 @@
+"""Pieces of runs, each as a process of its own, as many side by side as there is room for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multigen import checkpoint
+from multigen.benchmark.board import Board
+from multigen.benchmark.suite import Part
+from multigen.files import read_json, write_json
+from multigen.run import Run
+from multigen.trainer.signals import Signals
+
+FORMAT = 1
+"""Version of `state.json`."""
+_PAUSE = 0.2
+_TO_SAVE = 120.0
+"""Seconds that a process has for saving before it is killed."""
+
+
+class Slot(NamedTuple):
+    """Room for one process."""
+
+    threads: int
+    gpu: str | None = None
+    """Its device, as ``CUDA_VISIBLE_DEVICES`` names it."""
+
+    def environment(self) -> dict[str, str]:
+        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        return {**os.environ, **threads, **({} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu})}
+
+
+def slots(jobs: int | None, runs: int, device: str = "auto") -> list[Slot]:
+    """How many processes run side by side, and what each may use.
+
+    Args:
+        jobs: so many; None takes one for each GPU, or one for each core.
+        runs: more than these are of no use.
+        device: of the runs; what begins with "cpu" needs no GPU, "cuda:1" is all that may be used.
+    """
+    gpus = [] if device.startswith("cpu") else _gpus()
+    gpus = [gpus[int(device[5:])]] if gpus and device.startswith("cuda:") else gpus
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = min(jobs or len(gpus) or cores, max(runs, 1))
+    return [Slot(max(1, cores // count), gpus[i % len(gpus)] if gpus else None) for i in range(count)]
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return visible[:count] if visible else [str(i) for i in range(count)]
+
+
+@dataclass
+class Progress:
+    """How far one run is, as `state.json` has it."""
+
+    steps: int
+    step: int = 0
+    status: str = "waiting"
+    """waiting | running | stopped | done | failed."""
+    error: str | None = None
+
+
+@dataclass
+class Runner:
+    """Runs `parts` in order, but no two of one run at a time.
+
+    Args:
+        folder: of the benchmark; ``runs/NAME`` are the runs' folders, ``state.json`` says how far each is.
+        parts: what is to be done.
+        command: (folder of a run, step) -> the command line that trains it so far.
+        room: see `slots`.
+        budget: seconds after which everything is stopped and saved; None for no limit.
+    """
+
+    folder: Path
+    parts: Sequence[Part]
+    command: Callable[[Path, int], Sequence[str]]
+    room: Sequence[Slot]
+    budget: float | None = None
+    board: Board = field(default_factory=Board)
+    progress: dict[str, Progress] = field(init=False)
+
+    def __post_init__(self) -> None:
+        goals = {name: max(p.until for p in self.parts if p.run == name) for name in dict.fromkeys(p.run for p in self.parts)}
+        self.progress = {name: Progress(steps, saved(self.path(name))) for name, steps in goals.items()}
+        self._active: dict[str, tuple[subprocess.Popen[Any], Slot]] = {}
+        self._free = list(self.room)
+        self._waiting = [part for part in self.parts if part.until > self.progress[part.run].step]
+        self._before = float(_stored(self.folder).get("seconds", 0.0))
+        self._begun = time.monotonic()
+        for run in self.progress.values():
+            run.status = "done" if run.step >= run.steps else "stopped" if run.step else "waiting"
+
+    def path(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def run(self) -> str:
+        """Work until nothing is left to do; returns how it ended: "done", "failed", "budget" or "interrupted"."""
+        with Signals() as signals, self.board:
+            try:
+                while (ended := self._ended(signals)) is None:
+                    self._fill()
+                    time.sleep(_PAUSE)
+                    self._look()
+            finally:
+                self._stop()
+        self._write(ended)
+        return ended
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of this and earlier calls."""
+        return self._before + time.monotonic() - self._begun
+
+    def _ended(self, signals: Signals) -> str | None:
+        if signals.received is not None:
+            return "interrupted"
+        if not self._waiting and not self._active:
+            return "failed" if any(run.status == "failed" for run in self.progress.values()) else "done"
+        out_of_time = self.budget is not None and time.monotonic() - self._begun >= self.budget
+        return "budget" if out_of_time else None
+
+    def _fill(self) -> None:
+        """Start what there is room for."""
+        while self._free and (part := next((part for part in self._waiting if part.run not in self._active), None)):
+            self._waiting.remove(part)
+            self._start(part, self._free.pop(0))
+
+    def _start(self, part: Part, slot: Slot) -> None:
+        folder = self.path(part.run)
+        with open(folder / "log.txt", "a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                self.command(folder, part.until),
+                env=slot.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a terminal's ctrl-c is for us, who pass it on
+            )
+        self._active[part.run] = process, slot
+        self.progress[part.run].status = "running"
+        self._write(None)
+
+    def _look(self) -> None:
+        """Take in what has been done since the last look."""
+        for name, (process, _) in list(self._active.items()):
+            self.progress[name].step = max(self.progress[name].step, logged(self.path(name)))
+            if process.poll() is not None:
+                self._finished(name, process.returncode)
+        left = None if self.budget is None else self.budget - (time.monotonic() - self._begun)
+        self.board.show({name: (run.step, run.steps, run.status) for name, run in self.progress.items()}, left)
+
+    def _finished(self, name: str, code: int) -> None:
+        self._free.append(self._active.pop(name)[1])
+        run = self.progress[name]
+        run.step = saved(self.path(name))
+        run.status = "done" if run.step >= run.steps else "stopped"
+        if code != 0:
+            run.status, run.error = "failed", last_line(self.path(name) / "log.txt") or f"ended with code {code}"
+            self._waiting = [part for part in self._waiting if part.run != name]
+            self.board.say(f"{name} failed: {run.error}")
+        self._write(None)
+
+    def _stop(self) -> None:
+        """Ask what still runs to save and end."""
+        for process, _ in self._active.values():
+            process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + _TO_SAVE
+        for name, (process, _) in self._active.items():
+            try:
+                process.wait(max(end - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self.progress[name].step, self.progress[name].status = saved(self.path(name)), "stopped"
+        self._active.clear()
+
+    def _write(self, ended: str | None) -> None:
+        runs = {name: vars(run) for name, run in self.progress.items()}
+        write_json(self.folder / "state.json", {"format": FORMAT, "ended": ended, "seconds": self.seconds, "runs": runs})
+
+
+def _stored(folder: Path) -> Mapping[str, Any]:
+    path = folder / "state.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def saved(folder: Path) -> int:
+    """The step of a run's last checkpoint."""
+    found = checkpoint.paths(Run(folder).checkpoints)
+    return int(found[-1].name.removeprefix("step_")) if found else 0
+
+
+def logged(folder: Path) -> int:
+    """The last step that a run has logged."""
+    rows = Run(folder).history()
+    return rows[-1]["step"] if rows else 0
+
+
+def last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")

@@ -1,0 +1,89 @@
+"""``multigen benchmark domain=NAME``: arms of a domain trained side by side, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from multigen.benchmark.page import redraw, write_results
+from multigen.benchmark.results import AGAIN, collect
+from multigen.benchmark.runner import Runner, slots
+from multigen.benchmark.suite import Part, Run, Suite, seconds, suite
+from multigen.build import Config, compose
+from multigen.run import Run as RunFolder
+from multigen.state import MultigenError
+from multigen.trainer import Interrupted
+
+_SIGINT = 2
+
+
+def main(settings: Config) -> None:
+    """Train what is not trained yet, and write the results of what is."""
+    plan = suite(*(settings[k] for k in ("domain", "arms", "seeds", "baseline", "repeat")))
+    folder = Path(settings["out"] or f"outputs/benchmark/{plan.name}")
+    budget = seconds(settings["budget"])
+    prepare(plan, folder, settings["device"])
+    parts = [*plan.parts(), *_again(plan)]
+    jobs = None if settings["jobs"] == "auto" else settings["jobs"]
+    room = slots(jobs, len(plan.runs), settings["device"])
+    many = f"{len(plan.runs)} runs of {plan.steps:,} steps, {len(room)} side by side"
+    print(f"{plan.name}: {many}, in {folder}", file=sys.stderr)
+    ended = Runner(folder, parts, command, room, budget).run()
+    finish(folder, plan, ended)
+
+
+def finish(folder: Path, plan: Suite, ended: str) -> None:
+    """Say what came out, and what to do about what did not."""
+    print(write_results(folder, collect(folder, plan)))
+    print(f"report: {folder}/report.html; numbers: {folder}/results.json and results.md; figure: {folder}/figure.png")
+    if ended == "interrupted":
+        raise Interrupted(_SIGINT, "stopped; the same command goes on where it was")
+    if ended == "budget":
+        print("the budget is used up; the same command goes on where it was")
+    if ended == "failed":
+        raise MultigenError(f"some runs failed: {folder}/state.json says which and why; the same command tries them again")
+
+
+def again(folder: str) -> None:
+    """Figures, tables and page once more, out of the JSON."""
+    print(redraw(Path(folder)))
+
+
+def prepare(plan: Suite, folder: Path, device: str) -> None:
+    """Put the complete configuration of every run into its folder, and refuse folders of other ones.
+
+    Raises:
+        MultigenError: an arm cannot be composed, or a folder holds another run.
+    """
+    for run in plan.runs:
+        configure(plan, run, folder / "runs" / run.name, device)
+    if (run := plan.repeated) is not None:
+        configure(plan, run, folder / "runs" / f"{run.name}{AGAIN}", device)
+
+
+def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
+    try:
+        config = compose("train", [*_sources(), *plan.overrides(run), f"device={device}"])
+    except MultigenError as error:
+        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in domain.settings=[KEY=VALUE]") from None
+    with RunFolder(folder, {**config, "run": str(folder)}).open():
+        pass
+
+
+def _sources() -> list[str]:
+    """Where the command line says that further configurations lie."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    found = [f"file://{x.path}" for x in HydraConfig.get().runtime.config_sources if x.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
+
+
+def _again(plan: Suite) -> list[Part]:
+    run = plan.repeated
+    return [] if run is None else [Part(f"{run.name}{AGAIN}", min(plan.repeat, plan.steps))]
+
+
+def command(folder: Path, until: int) -> list[str]:
+    return [sys.executable, "-m", "multigen.cli.arm", str(folder), str(until)]

@@ -1,0 +1,221 @@
+"""From run folders to numbers, and from numbers to words, figures and a page."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from multigen.benchmark.bootstrap import apart, estimate, interval
+from multigen.benchmark.page import lines, redraw, write_results
+from multigen.benchmark.results import AGAIN, collect, derive
+from multigen.benchmark.suite import suite
+from multigen.benchmark.verdict import verdict
+from multigen.files import read_json, write_json
+from multigen.run import Run as RunFolder
+
+PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+STEPS = [10, 20, 30, 40]
+SLOW, QUICK, EVEN = [4.0, 3.0, 2.0, 1.0], [2.0, 0.9, 0.7, 0.5], [4.0, 3.0, 2.01, 1.0]
+
+
+def plan(**given):
+    domain = {
+        "name": "toy",
+        "arms": {"vanilla": "toy/vanilla", "reed": "toy/reed", "null": "toy/null", "shuffled": "toy/shuffled"},
+        "steps": 40,
+        "quality": [
+            {"of": "valid/x", "words": "held-out loss"},
+            {"of": "sample/right", "words": "share that is right", "better": "higher"},
+        ],
+        "repeat": 20,
+    }
+    return suite({**domain, **given})
+
+
+def make(folder, run, losses, teacher=False, processes=("x",), until=40, same=True):
+    """A run's folder as a benchmark leaves it."""
+    config = {"name": run.arm, "seed": run.seed, "processes": {name: {} for name in processes}, "trainer": {"steps": 40}}
+    record = RunFolder(folder / "runs" / run.name, config)
+    with record.open():
+        for step, loss in zip(STEPS, losses, strict=True):
+            if step <= until:
+                loss = loss + 0.02 * run.seed
+                logged = {"loss": loss, "valid/x": loss, "sample/right": 1 - loss / 10, "step_seconds": 0.5, "note": "x"}
+                record.log(step, {**logged, "valid/z": 1.0} if teacher else logged)
+    record.samples.mkdir()
+    for name in ("step_00000020", "step_00000040", "real"):
+        (record.samples / f"{name}.png").write_bytes(PNG)
+    start = {
+        "initial": {"w": "1", "b": "2"} if same else {"w": "3", "b": "2"},
+        "batches": {"key": f"k{run.seed}", "x": f"x{run.seed}"},
+        "parameters": {"denoiser": 10, "all": 12},
+        "flops_per_step": 1e9 if not teacher else 1.25e9,
+        "examples_per_step": 8,
+        "train_examples": 32,
+        "teacher": {"flops_per_example": 1e9, "seconds_per_example": 0.1, "kept": True} if teacher else None,
+        "versions": {"torch": "2"},
+    }
+    write_json(record.folder / "start.json", start)
+
+
+def benchmark(folder, curves, **given):
+    """Run folders of a suite whose arms have these losses."""
+    made = plan(**given)
+    for run in made.runs:
+        make(folder, run, curves[run.arm], teacher=run.arm != "vanilla")
+    return made
+
+
+def found(folder, curves, **given):
+    raw = collect(folder, benchmark(folder, curves, **given))
+    return {**raw, **derive(raw)}
+
+
+WINS = {"vanilla": SLOW, "reed": QUICK, "null": EVEN, "shuffled": EVEN}
+LOSES = {"vanilla": QUICK, "reed": SLOW, "null": [2.0, 0.9, 0.7, 0.51], "shuffled": SLOW}
+TIES = {"vanilla": EVEN, "reed": [4.0, 3.0, 2.0, 1.01], "null": EVEN, "shuffled": EVEN}
+REGULARISES = {"vanilla": SLOW, "reed": QUICK, "null": QUICK, "shuffled": EVEN}
+
+
+def test_intervals():
+    assert interval([1.0]) is None and interval([1.0, None]) is None and interval([2.0, 2.0]) == [2.0, 2.0]
+    low, high = interval([1.0, 2.0, 3.0])
+    assert 1.0 <= low < 2.0 < high <= 3.0 and interval([1.0, 2.0, 3.0]) == [low, high]
+    assert estimate([1.0, None])["mean"] is None and estimate([1.0, 3.0])["mean"] == 2.0
+    assert apart([1, 2], [3, 4]) and apart([3, 4], [1, 2]) and not apart([1, 3], [3, 4])
+
+
+def test_numbers_follow_from_what_was_logged(tmp_path):
+    numbers = found(tmp_path, WINS)
+    first, second = numbers["quality"]
+    assert (numbers["seeds"], numbers["end"], numbers["finished"]) == ([0, 1, 2], 40, [12, 12])
+    assert list(first["arms"]) == ["vanilla", "reed", "null", "shuffled"]
+    reed = first["arms"]["reed"]
+    assert reed["final"]["mean"] == pytest.approx(0.52) and reed["gain"]["values"] == pytest.approx([0.5] * 3)
+    assert reed["standing"] == "better" and first["arms"]["null"]["standing"] == "not separated"
+    assert second["arms"]["reed"]["standing"] == "better", "of what is better higher, more is better"
+    steps = first["reach"]["steps"]
+    target = steps["target"]
+    assert target == pytest.approx(1.02)
+    expected = [10 + 10 * (2 + 0.02 * s - target) / 1.1 for s in range(3)]
+    assert steps["arms"]["reed"]["steps"] == pytest.approx(expected)
+    assert steps["arms"]["reed"]["ratio"] == pytest.approx(40 / steps["arms"]["reed"]["mean"])
+    seconds, flops = (first["reach"][axis]["arms"]["reed"] for axis in ("seconds", "flops"))
+    assert seconds["steps"] == pytest.approx([0.5 * x for x in expected])
+    assert flops["steps"] == pytest.approx([1.25e9 * x for x in expected])
+    taught = first["reach"]["flops_with_teacher"]["arms"]["reed"]
+    assert taught["steps"] == pytest.approx([1.25e9 * x + 32e9 for x in expected]), "targets are computed once"
+    level = first["levels"][-1]
+    assert level["k"] == pytest.approx(1.02) and level["arms"]["reed"]["values"] == pytest.approx([x / 4 for x in expected])
+    assert numbers["cost"]["reed"]["teacher"] == {"seconds": pytest.approx(3.2), "flops": pytest.approx(32e9)}
+    assert numbers["cost"]["vanilla"]["step_seconds"] == 0.5 and numbers["same_batches"]
+
+
+def test_teachers_that_run_in_every_step_are_counted_in_every_step(tmp_path):
+    made = benchmark(tmp_path, WINS)
+    raw = collect(tmp_path, made)
+    for run in raw["runs"].values():
+        if run["start"]["teacher"]:
+            run["start"]["teacher"]["kept"] = False
+    assert derive(raw)["cost"]["reed"]["teacher"]["flops"] == pytest.approx(1e9 * 8 * 40)
+
+
+def test_only_what_is_comparable_is_compared(tmp_path):
+    made = plan(arms={"vanilla": "a", "joint": "b"})
+    for run in made.runs:
+        make(tmp_path, run, SLOW, processes=("x",) if run.arm == "vanilla" else ("x", "z"), same=run.arm == "vanilla")
+    raw = collect(tmp_path, made)
+    numbers = derive(raw)
+    assert numbers["not_comparable"] == ["joint"] and raw["initial"] == {"vanilla": 1.0, "joint": 0.5}
+    assert [list(q["arms"]) for q in numbers["quality"]] == [["vanilla"], ["vanilla", "joint"]]
+    said = verdict({**raw, **numbers})
+    assert "Where the representation is denoised too (joint)" in said and "Another initial network" in said
+
+
+def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
+    made = plan()
+    for run in made.runs[:6]:  # of the second seed, two arms
+        make(tmp_path, run, WINS[run.arm], until=40 if run.seed == 0 and run.arm != "null" else 20)
+    numbers = derive(collect(tmp_path, made))
+    assert (numbers["seeds"], numbers["end"], numbers["finished"]) == ([0], 20, [3, 12])
+    assert numbers["quality"][0]["arms"]["vanilla"]["curve"]["steps"] == [10, 20]
+    said = verdict({**collect(tmp_path, made), **numbers})
+    assert "Only 3 of 12 runs are finished" in said and "One seed tells nothing of the spread" in said
+    assert verdict({**derive(collect(tmp_path / "empty", made)), **collect(tmp_path / "empty", made)}).startswith(
+        "Nothing to compare"
+    )
+
+
+@pytest.mark.parametrize(
+    ("curves", "says", "says_not"),
+    [
+        (
+            WINS,
+            [
+                "reed ends better",
+                "with separated intervals",
+                "the aim",
+                "is met by reed",
+                "they gain nothing",
+                "2.10x sooner in steps",
+                "1.38x later in FLOPs",
+            ],
+            ["not met"],
+        ),
+        (
+            LOSES,
+            ["reed ends worse", "in none of its runs", "is not met", "no guided arm gains", "wrong pairs (shuffled) end at"],
+            ["is met by"],
+        ),
+        (TIES, ["reed ends at 1.03", "not separated from it (0 of 3 seeds ahead)", "is not met"], ["is met by"]),
+        (REGULARISES, ["with null there is a gain too", "regularisation"], ["they gain nothing"]),
+    ],
+)
+def test_the_verdict_says_what_the_numbers_say(tmp_path, curves, says, says_not):
+    said = verdict(found(tmp_path, curves))
+    assert all(part.lower() in said.lower() for part in says), said
+    assert not any(part in said for part in says_not), said
+
+
+def test_a_repeated_run_is_compared_number_by_number(tmp_path):
+    made = benchmark(tmp_path, WINS)
+    assert collect(tmp_path, made)["again"] is None
+    name = made.repeated.name
+    source, copy = tmp_path / "runs" / name, tmp_path / "runs" / f"{name}{AGAIN}"
+    copy.mkdir()
+    rows = (source / "metrics.jsonl").read_text().splitlines()[:2]
+    (copy / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    same = collect(tmp_path, made)["again"]
+    assert same == {"run": "reed-0", "steps": 20, "compared": 8, "largest_difference": 0.0}
+    changed = [{**json.loads(row), "loss": 9.0} for row in rows]
+    (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+    assert collect(tmp_path, made)["again"]["largest_difference"] == pytest.approx(8.1)
+
+
+def test_all_is_drawn_from_the_json(tmp_path):
+    made = benchmark(tmp_path, WINS)
+    said = write_results(tmp_path, collect(tmp_path, made))
+    names = ("results.md", "figure.png", "report.html")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / name).unlink()
+    assert redraw(tmp_path) == said and {name: (tmp_path / name).read_bytes() for name in names} == before
+    stored, page = read_json(tmp_path / "results.json"), before["report.html"].decode()
+    assert stored["numbers"]["quality"][0]["arms"]["reed"]["standing"] == "better" and stored["configs"]["reed"]["seed"] == 0
+    assert said.split(".")[0] in page and page.count('src="data:image/png') == 5, "four arms and real data"
+    assert "Samples at step 40, seed 0" in page and "PFLOP" not in page and "GFLOP of training" in page
+    text = before["results.md"].decode()
+    assert "| vanilla | 1.020 (1.000 to 1.040) | - | baseline |" in text
+    assert "| reed | 0.5200 (" in text and "EP@k" in text and before["figure.png"].startswith(b"\x89PNG")
+
+
+def test_an_axis_has_a_unit_that_fits(tmp_path):
+    first = found(tmp_path, WINS)["quality"][0]
+    assert lines(first, "steps")[0] == "training step"
+    assert lines(first, "seconds")[0] == "seconds of training" and lines(first, "flops")[0] == "GFLOP of training"
+    over, made = lines(first, "flops")
+    assert made[0].steps == [10, 20, 30, 40] and made[0].low and over.startswith("GFLOP")
+    first["arms"]["reed"]["curve"]["flops"] = None
+    assert lines(first, "flops")[1] == []
