@@ -40,6 +40,8 @@ class SiT(nn.Module):
             low-dimensional manifold, so a narrow entrance costs nothing and helps large pixel patches).
         registers: learned tokens put before the patches and dropped at the end.
         self_conditioned: read the previous prediction too, as further channels (Chen et al. 2022); zeros where there is none.
+        variance: the head has a second set of channels, as the published DiT and SiT have for a learned variance. No prediction
+            here, and no loss: they are kept so that such a checkpoint goes in and out whole.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 
@@ -63,6 +65,7 @@ class SiT(nn.Module):
         bottleneck: int | None = None,
         registers: int = 0,
         self_conditioned: bool = False,
+        variance: bool = False,
         component: str = "image",
         label: str = "label",
     ) -> None:
@@ -83,7 +86,7 @@ class SiT(nn.Module):
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.head = nn.Linear(width, channels * patch**2)
+        self.head = nn.Linear(width, channels * patch**2 * (1 + variance))
         init_xavier(self)
         self.time = TimeEmbedding(width, scale=time_scale)
         self.labels = nn.Embedding(classes + 1, width) if classes else None
@@ -137,8 +140,8 @@ class SiT(nn.Module):
             if name in taps:
                 seen[name] = _tokens(x[:, count:])
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
-        patches = self.head(modulate(self.norm(x[:, count:]), shift, scale))  # (B, T, C P P)
-        return Output({self.component: self.unpatchify(patches)}, seen)
+        patches = self.head(modulate(self.norm(x[:, count:]), shift, scale))  # (B, T, C P P), or twice as wide
+        return Output({self.component: self.unpatchify(patches[..., : self.channels * self.patch**2])}, seen)
 
     def _patches(self, image: Tensor, prev: State | None) -> Tensor:
         """What the tokens are made of: (B, T, C P P), or twice as wide with the previous prediction."""

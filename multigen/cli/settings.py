@@ -11,6 +11,7 @@ from multigen.state import MultigenError, at_least
 _KINDS: dict[str, Any] = {
     "run": str | None,
     "resume": str | None,
+    "start": str | None,
     "out": str | None,
     "weights": str | None,
     "device": str,
