@@ -68,7 +68,8 @@ def _unpickled(path: Path) -> Any:
         what = f"it asks for {asked[1]}" if asked else "it is no checkpoint of torch"
         raise MultigenError(f"{path} is not read: {what}, and a file's code is not run") from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise MultigenError(f"{path} is damaged or no checkpoint of torch: {str(error).splitlines()[0]}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MultigenError(f"{path} is damaged or no checkpoint of torch: {reason}") from None
 
 
 def _bare(content: Mapping[str, Any]) -> Tensors:
