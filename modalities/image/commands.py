@@ -165,9 +165,7 @@ def export_run(kind: str, folder: Path, out: Path) -> Path:
     config = run.stored()
     _check_process(config, layout, folder)
     size, patch = config["denoiser"]["size"], config["denoiser"]["patch"]
-    trees = {
-        name: published.to_theirs(tree, layout, size, patch, str(folder)) for name, tree in _trees(newest(run)).items()
-    }
+    trees = {name: published.to_theirs(tree, layout, size, patch, str(folder)) for name, tree in _trees(newest(run)).items()}
     return foreign.write(out, trees)
 
 

@@ -1,8 +1,8 @@
 """Prepared latents on the disk, and the data set that reads them by memory map.
 
-A folder of `multigen.store` with one row for each picture: ``moments``, float16 (2 C, h, w), mean and standard deviation of the
-autoencoder's posterior; ``label``; and a column for each representation that was computed with them. Its manifest says their
-shapes (``latent``: [C, h, w]; ``targets``: name -> shape) and lists the classes in label order (``groups``).
+A folder of `multigen.store` with one row for each picture: ``moments``, float16 (2 C, h, w), mean and standard deviation of
+the autoencoder's posterior; ``label``; and a column for each representation that was computed with them. Its manifest says
+their shapes (``latent``: [C, h, w]; ``targets``: name -> shape) and lists the classes in label order (``groups``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

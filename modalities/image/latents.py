@@ -53,7 +53,9 @@ class Latents:
     ) -> None:
         self.states = Image(size, classes, labels, component, channels, encoders=encoders)
         self.component, self.columns = component, columns
-        self.scale, self.shift = (torch.as_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in (scale, shift))  # (C or 1, 1, 1)
+        self.scale, self.shift = (
+            torch.as_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in (scale, shift)
+        )  # (C or 1, 1, 1)
         self.decoder = Decoder(decoder) if isinstance(decoder, str) else decoder
 
     @property

@@ -1,8 +1,8 @@
 """Published checkpoints of diffusion transformers as ours, and back: names, layouts of tensors, the direction of time.
 
 Ma et al. 2024 (SiT, arXiv 2401.08740), Yu et al. 2024 (REPA), Wang et al. 2025 (REED) and Peebles and Xie 2023 (DiT) store the
-same network under the same names. What differs is the time that it is told and the sign of what it says. With our t, from noise
-at 0 to data at 1, theirs is ``begin + slope * t``:
+same network under the same names. What differs is the time that it is told and the sign of what it says. With our t, from
+noise at 0 to data at 1, theirs is ``begin + slope * t``:
 
 ======  ====================  ===============================  ========================================
 layout  their time            their output                     ours
@@ -119,7 +119,9 @@ def sizes(tensors: Mapping[str, Tensor], origin: str) -> Sizes:
     wrong = [f"it has no {name}" for name in needed if name not in tensors]
     wrong += [f"{k} is {list(tensors[k].shape)}" for k, n in needed.items() if k in tensors and tensors[k].ndim != n]
     if wrong:
-        raise MultigenError(f"{origin} is no checkpoint of a SiT or DiT: {_listed(wrong)}; it holds {_listed(sorted(tensors))}")
+        raise MultigenError(
+            f"{origin} is no checkpoint of a SiT or DiT: {_listed(wrong)}; it holds {_listed(sorted(tensors))}"
+        )
     width, channels, patch, _ = tensors["x_embedder.proj.weight"].shape
     return Sizes(
         width,

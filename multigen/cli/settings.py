@@ -24,6 +24,14 @@ _KINDS: dict[str, Any] = {
     "samples": int,
     "workers": int,
     "given": list[str],
+    "targets": str | list[str] | None,
+    "taps": list[str] | None,
+    "levels": Any,
+    "teachers": str | None,
+    "examples": int,
+    "rows": int,
+    "neighbours": int,
+    "clusters": int,
     "evaluate": dict[str, int | None],
 }
 _LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1}

@@ -131,7 +131,14 @@ def test_a_decoder_that_is_not_there_or_of_other_latents_is_named(autoencoder, t
 @pytest.fixture
 def prepared(tmp_path):
     wanted = {"tokens": [3, 5], "caption": [6]}
-    about = {"name": "toy", "licence": "none", "recipe": {}, "latent": [CHANNELS, SIDE, SIDE], "targets": wanted, "groups": ["a", "b", "c"]}
+    about = {
+        "name": "toy",
+        "licence": "none",
+        "recipe": {},
+        "latent": [CHANNELS, SIDE, SIDE],
+        "targets": wanted,
+        "groups": ["a", "b", "c"],
+    }
     with Writer(tmp_path / "toy", layout([CHANNELS, SIDE, SIDE], wanted), about) as writer:
         for i in range(6):
             one = example(i)

@@ -1,6 +1,7 @@
 """Published checkpoints against a second implementation of the published formulas, on state dicts in the published layout.
 
-Peebles and Xie 2023 and Ma et al. 2024 for the network; Ho et al. 2020 for the schedule; time as each of the four codes counts it.
+Peebles and Xie 2023 and Ma et al. 2024 for the network; Ho et al. 2020 for the schedule; time as each of the
+four codes counts it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,9 @@ def asked(kind: str, t: float) -> float:
     return {"sit": t, "repa": 1 - t, "reed": 1 - t, "dit": 999 - 1000 * t}[kind]
 
 
-def imported(kind: str, tmp_path: Any, content: Any = None, depth: int = DEPTH, name: str = "theirs.pt", extra: tuple = ()) -> Any:
+def imported(
+    kind: str, tmp_path: Any, content: Any = None, depth: int = DEPTH, name: str = "theirs.pt", extra: tuple = ()
+) -> Any:
     """The run folder of a file with this content."""
     path = tmp_path / name
     torch.save(state_dict(kind, depth) if content is None else content, path)
@@ -237,7 +240,9 @@ def test_what_is_no_checkpoint_of_this_size_or_at_all_is_refused_in_one_line(tmp
     assert "another size" in faults(path, extra=("denoiser.depth=4",))
     with pytest.raises(MultigenError, match="heads cannot be read off a network of width 32: give heads=N"):
         import_run("sit", path, foreign.read(path), tmp_path / "run")
-    assert "is no checkpoint of a SiT or DiT: it has no x_embedder.proj.weight" in faults(saved(tmp_path, {"a": torch.ones(1)}))
+    assert "is no checkpoint of a SiT or DiT: it has no x_embedder.proj.weight" in faults(
+        saved(tmp_path, {"a": torch.ones(1)})
+    )
     assert "neither model nor ema" in faults(saved(tmp_path, {"epoch": 3}))
     moved = state_dict("sit")
     moved["pos_embed"] = moved["pos_embed"] + 0.1
@@ -279,7 +284,7 @@ def test_a_run_that_means_something_else_is_not_exported(tmp_path):
     with pytest.raises(MultigenError, match=r"must end in \.pt"):
         export_run("sit", run, tmp_path / "back.bin")
     (tmp_path / "other").mkdir()
-    with pytest.raises(MultigenError, match="cannot be written as image/imagenet256_sit|no place for"):
+    with pytest.raises(MultigenError, match="cannot be written as image/imagenet256_sit"):
         export_run("sit", imported("repa", tmp_path / "other", depth=DEEP), tmp_path / "back.pt")
 
 
