@@ -19,7 +19,7 @@ COMMANDS = {
     "export": Command("write a run's weights as a published checkpoint", f"{__name__}:give"),
 }
 
-_IMPORT = """Make a run folder of a published checkpoint, to sample from, to evaluate, to diagnose, and to start a training from.
+_IMPORT = """Make a run folder of a published checkpoint, to sample from, to evaluate, and to start a training from.
 
 usage: multigen import KIND FILE out=RUN [key=value ...]
 
@@ -174,8 +174,10 @@ def _trees(found: Checkpoint) -> dict[str, Tensors]:
     from multigen.checkpoint import averages
 
     model = found.tensors("model")
-    mean = {name: found.tensors(name) for name in averages(found)[:1]}
-    return {"model": model, **{"ema": model | {f"denoiser.{k}": x for k, x in tree.items()} for tree in mean.values()}}
+    names = averages(found)
+    if not names:
+        return {"model": model}
+    return {"model": model, "ema": model | {f"denoiser.{k}": x for k, x in found.tensors(names[0]).items()}}
 
 
 def _check_process(config: Config, layout: Layout, folder: Path) -> None:

@@ -40,8 +40,8 @@ class SiT(nn.Module):
             low-dimensional manifold, so a narrow entrance costs nothing and helps large pixel patches).
         registers: learned tokens put before the patches and dropped at the end.
         self_conditioned: read the previous prediction too, as further channels (Chen et al. 2022); zeros where there is none.
-        variance: the head has a second set of channels, as the published DiT and SiT have for a learned variance. No prediction
-            here, and no loss: they are kept so that such a checkpoint goes in and out whole.
+        variance: the head has a second set of channels, as the published DiT and SiT have for a learned variance. No
+            prediction here, and no loss: they are kept so that such a checkpoint goes in and out whole.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 

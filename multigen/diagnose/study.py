@@ -115,7 +115,7 @@ def study(
 
     Returns:
         ``targets``: name -> ``rows``, ``pooled`` (by tap), ``chance`` (by measure, of sites and of pooled), and for every
-        measure the values, tap -> one for each level; ``best``: target -> measure -> the tap with the highest mean over levels;
+        measure the values, tap -> one for each level; ``best``: target -> measure -> the tap with the highest mean;
         ``trained``: term -> tap, target, and its projector's cosine at each level.
     """
     with evaluating(denoiser):

@@ -19,14 +19,15 @@ from test_sit import Weights, attention, gelu, linear, norm, silu, under, wave
 
 from modalities.image import foreign, published
 from modalities.image.commands import export_run, import_run
+from modalities.image.latent_data import layout
 from multigen import checkpoint
-from multigen.build import compose
 from multigen.build.experiment import Experiment
 from multigen.cli.main import run as command
 from multigen.interpolation import DDPM
 from multigen.process import Gaussian
 from multigen.run import Run
 from multigen.state import MultigenError
+from multigen.store import Writer
 
 WIDTH, DEPTH, HEADS, PATCH, CHANNELS, CLASSES, SIDE = 32, 3, 4, 2, 4, 5, 8
 NEEDED = [f"heads={HEADS}", "modality.decoder=null", "sampler.grid.steps=3"]
@@ -306,12 +307,31 @@ def test_mistakes_on_the_command_line(arguments, message, capsys, tmp_path, monk
     assert message is None or (message in err and err.count("\n") == 1)
 
 
-@pytest.mark.parametrize("patch", [2, 4, 8])
-@pytest.mark.parametrize("size, millions", [("s", 32.96), ("b", 130.5), ("l", 458.1), ("xl", 675.1)])
-def test_published_numbers_of_parameters(size, patch, millions):
-    """I1. Published counts hold the position table, which is no parameter here."""
-    config = compose("train", ["experiment=image/imagenet256_sit", f"denoiser=sit_{size}", f"denoiser.patch={patch}"])
-    with torch.device("meta"):
-        net = Experiment(config).denoiser
-    count = sum(p.numel() for p in net.parameters()) + net.position.numel()
-    assert count / 1e6 == pytest.approx(millions, abs=0.3 if patch > 2 else 0.05)
+def test_training_starts_from_an_imported_checkpoint(tmp_path, monkeypatch, capsys):
+    """REED's own weights and heads, at latents in the data root."""
+    monkeypatch.setenv("MULTIGEN_DATA", str(tmp_path))
+    about = {"name": "toy", "licence": "none", "recipe": {}, "latent": [CHANNELS, SIDE, SIDE], "groups": []}
+    wanted = {"tokens": [(SIDE // PATCH) ** 2, 6], "caption": [10]}
+    with Writer(tmp_path / "toy", layout([CHANNELS, SIDE, SIDE], wanted), {**about, "targets": wanted}) as writer:
+        for i in range(8):
+            arrays = {name: np.random.default_rng(i).normal(size=shape) for name, shape in wanted.items()}
+            writer.add({"moments": np.ones((2 * CHANNELS, SIDE, SIDE)), "label": i % CLASSES, **arrays})
+    run = imported("reed", tmp_path, depth=DEEP, extra=("data.name=toy",))
+    sizes = published.settings(published.sizes(state_dict("reed", DEEP), ""), published.layout("reed"), HEADS)
+    small = ["trainer.steps=1", "trainer.batch_size=4", "trainer.workers=0", "trainer.precision=no", "trainer.log_to=[]"]
+    small += [
+        "trainer.observers.validation=null",
+        "trainer.observers.samples=null",
+        "trainer.progress=false",
+        "device=cpu",
+        "data.name=toy",
+        "modality.decoder=null",
+    ]
+    keys = [f"{k}={v}" for k, v in sizes.items()]
+    where = [f"run={tmp_path / 'tuned'}", f"start={run}"]
+    assert command(["train", "experiment=image/imagenet256_reed", *where, *keys, *small]) == 0
+    assert "(model)\n" in capsys.readouterr().out  # and no head is new
+    tuned = checkpoint.latest(Run(tmp_path / "tuned").checkpoints).tensors("model")
+    before = checkpoint.latest(Run(run).checkpoints).tensors("model")
+    change = max(float((tuned[k] - x).abs().max()) for k, x in before.items())
+    assert 0 < change < 2e-4  # one step of AdamW at 1e-4
