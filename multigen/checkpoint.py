@@ -21,7 +21,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError
@@ -235,6 +235,27 @@ def load_denoiser(denoiser: nn.Module, checkpoint: Checkpoint, weights: str | No
         tensors = {k.removeprefix("denoiser."): v for k, v in tensors.items() if k.startswith("denoiser.")}
     restore(denoiser, tensors, checkpoint.path / f"{name}.safetensors")
     return name
+
+
+def start(diffusion: nn.Module, checkpoint: Checkpoint, weights: str | None = None) -> tuple[str, list[str]]:
+    """Give a new training the weights of another: of the denoiser, all; of a term, such as its projector, if they fit.
+
+    Args:
+        diffusion: a `multigen.diffusion.Diffusion`.
+        weights: of the denoiser, see `load_denoiser`.
+
+    Returns:
+        The name of the denoiser's weights, and the terms that keep their own.
+    """
+    name = load_denoiser(cast(nn.Module, diffusion.denoiser), checkpoint, weights)
+    there, fresh = checkpoint.tensors("model"), []
+    for term, module in cast(nn.ModuleDict, cast(nn.Module, diffusion.objective).trained).items():
+        own = {k: (f"objective.trained.{term}.{k}", x.shape) for k, x in module.state_dict().items()}
+        if all(key in there and there[key].shape == shape for key, shape in own.values()):
+            module.load_state_dict({k: there[key] for k, (key, _) in own.items()})
+        else:
+            fresh.append(term)
+    return name, fresh
 
 
 def averages(checkpoint: Checkpoint) -> list[str]:

@@ -53,6 +53,32 @@ class Trigonometric:
 
 
 @dataclass(frozen=True)
+class DDPM:
+    """The discrete noise of Ho et al. 2020 (section 4) as a path: t = 1 - n / steps after n steps of noise.
+
+    ``alpha^2 = prod_{i < n} (1 - beta_i)`` with beta rising linearly from `first` to `last`; between two steps its logarithm
+    is linear. At t = 0 a trace of the data is left, alpha = 0.006, as in every model that was trained on this schedule.
+    """
+
+    first: float = 1e-4
+    last: float = 0.02
+    steps: int = 1000
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        keep = torch.log1p(
+            -torch.linspace(self.first, self.last, self.steps, dtype=torch.float64, device=t.device)
+        )  # (steps,)
+        before = keep.cumsum(0) - keep  # (steps,): log alpha^2 after n = 0, 1, ... steps
+        n = self.steps * (1 - t.double())
+        low = n.floor().clamp(0, self.steps - 1).long()
+        log_square = before[low] + (n - low) * keep[low]
+        alpha, sigma = torch.exp(log_square / 2), torch.sqrt(-torch.expm1(log_square))
+        d_alpha = -self.steps / 2 * keep[low] * alpha
+        d_sigma = -alpha * d_alpha / sigma.clamp(min=1e-6)
+        return Coefficients(*(x.to(t.dtype) for x in (alpha, sigma, d_alpha, d_sigma)))
+
+
+@dataclass(frozen=True)
 class Shifted:
     """Another interpolation with its time warped towards noise, t' = t / (t + shift (1 - t)).
 

@@ -67,6 +67,10 @@ class Tapped(nn.Module):
         self.layouts = {name: (layouts or {}).get(name, tokens()) for name in self.paths}
         self.unconditional = dict(unconditional or {})
 
+    @property
+    def tap_names(self) -> list[str]:
+        return list(self.paths)
+
     def null(self, cond: State) -> State:
         if unknown := sorted(set(cond) - set(self.unconditional)):
             raise MultigenError(f"Tapped: say in `unconditional` which value stands for no {', '.join(unknown)}")

@@ -20,7 +20,7 @@ LEVELS = [
     {"alignment", "diffusion"},
     {"trainer", "loader", "packing", "ema", "checkpoint", "distributed", "run", "cache", "store", "evaluate", "report"}
     | {"observers", "testing"},
-    {"benchmark"},
+    {"benchmark", "diagnose"},
     {"build"},
     {"cli"},
 ]

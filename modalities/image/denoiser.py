@@ -41,6 +41,8 @@ class SiT(nn.Module):
         registers: learned tokens put before the patches and dropped at the end.
         self_conditioned: read the previous prediction too, as further channels (Chen et al. 2022); zeros where there is none.
         joint: further components (B, T, d) that lie on the tokens and are denoised with the image: name -> d.
+        variance: the head has a second set of channels, as the published DiT and SiT have for a learned variance. No
+            prediction here, and no loss: they are kept so that such a checkpoint goes in and out whole.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 
@@ -65,6 +67,7 @@ class SiT(nn.Module):
         registers: int = 0,
         self_conditioned: bool = False,
         joint: Mapping[str, int] | None = None,
+        variance: bool = False,
         component: str = "image",
         label: str = "label",
     ) -> None:
@@ -85,7 +88,7 @@ class SiT(nn.Module):
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.head = nn.Linear(width, channels * patch**2)
+        self.head = nn.Linear(width, channels * patch**2 * (1 + variance))
         init_xavier(self)
         self.time = TimeEmbedding(width, scale=time_scale)
         self.labels = nn.Embedding(classes + 1, width) if classes else None
@@ -141,7 +144,8 @@ class SiT(nn.Module):
                 seen[name] = _tokens(x[:, count:])
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
         last = modulate(self.norm(x[:, count:]), shift, scale)  # (B, T, D)
-        return Output({self.component: self.unpatchify(self.head(last)), **self.companions.write(last)}, seen)
+        patches = self.head(last)[..., : self.channels * self.patch**2]  # (B, T, C P P); behind them, the variance
+        return Output({self.component: self.unpatchify(patches), **self.companions.write(last)}, seen)
 
     def _patches(self, image: Tensor, prev: State | None) -> Tensor:
         """What the tokens are made of: (B, T, C P P), or twice as wide with the previous prediction."""

@@ -74,15 +74,15 @@ class Image:
         images = self._stack([e["image"] for e in examples])  # (B, C, H, W)
         if tuple(images.shape[1:]) != (expected := (self.channels, self.size, self.size)):
             raise MultigenError(f"pictures are of shape {tuple(images.shape[1:])}, the modality expects {expected}")
-        raw = self._raw(examples) if self.encoders else {}
+        raw = self.teachers_view(examples) if self.encoders else {}
         target = collate_targets(examples)
         if self.flip:
             images, raw = self._flipped(images, raw, key, bool(target))
         label = torch.tensor([int(e.get("label", 0)) for e in examples])  # (B,)
         clean = (images.float() / 255 - self.mean) / self.std  # (B, C, H, W)
-        return self._batch(clean, label, key).replace(target=target, raw=raw)
+        return self.batch(clean, label, key).replace(target=target, raw=raw)
 
-    def _batch(self, clean: Tensor, label: Tensor, key: Tensor) -> Batch:
+    def batch(self, clean: Tensor, label: Tensor, key: Tensor) -> Batch:
         real = {self.component: torch.ones(len(clean), dtype=torch.bool)}  # (B,)
         if self.classes and (worst := int(label.max())) >= self.classes:
             raise MultigenError(f"label {worst} is not below the modality's {self.classes} classes")
@@ -95,7 +95,7 @@ class Image:
             raise MultigenError(f"pictures of one batch have different shapes: {sorted(shapes)}")
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
-    def _raw(self, examples: Sequence[Example]) -> State:
+    def teachers_view(self, examples: Sequence[Example]) -> State:
         """What teachers see."""
         found: State = {}
         if "raw" in examples[0]:
@@ -125,7 +125,7 @@ class Image:
         else:
             label = torch.tensor([i % max(self.classes, 1) if self.labels is None else self.labels for i in index])  # (B,)
         tokens = {k: (torch.ones(len(key), t, dtype=torch.bool), d) for k, (t, d) in self.joint.items()}  # (B, T)
-        return unmade(self._batch(clean, label, key), tokens)
+        return unmade(self.batch(clean, label, key), tokens)
 
     def decode(self, state: State, template: Batch) -> list[Picture | None]:
         """Uint8 (H, W, C) each; None for a picture with a value that is not finite."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "train a model, or go on with an interrupted run",
     "sample": "make samples with a trained model",
     "evaluate": "measure a trained model on held-out data and write its report",
+    "diagnose": "measure what each block of a trained model knows of each representation",
     "report": "write a run's report.html from what is already measured",
     "benchmark": "measure how fast an experiment trains and samples, or compare what its arms reached",
 }

@@ -11,6 +11,7 @@ from multigen.state import MultigenError, at_least
 _KINDS: dict[str, Any] = {
     "run": str | None,
     "resume": str | None,
+    "start": str | None,
     "out": str | None,
     "weights": str | None,
     "device": str,
@@ -25,6 +26,14 @@ _KINDS: dict[str, Any] = {
     "repeat": int | None,
     "given": list[str],
     "by": list[str],
+    "targets": str | list[str] | None,
+    "taps": list[str] | None,
+    "levels": Any,
+    "teachers": str | None,
+    "examples": int,
+    "rows": int,
+    "neighbours": int,
+    "clusters": int,
     "evaluate": dict[str, int | None],
 }
 _LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1, "repeat": 0}

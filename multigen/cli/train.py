@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from multigen import distributed
+from multigen import checkpoint, distributed
 from multigen.build import Config, plain
 from multigen.build.experiment import Experiment
 from multigen.cli import settings as own
 from multigen.cli.catalogue import choose
+from multigen.cli.trained import newest
 from multigen.run import Run
 from multigen.state import MultigenError
 
@@ -24,12 +25,25 @@ def main(config: Any) -> None:
         raise MultigenError(f"train needs experiment=NAME or resume=RUN: {choose('experiment')}")
     distributed.accelerator(settings["trainer"]["precision"], settings["device"])  # joins the other processes
     folder = distributed.first(settings["run"] or new_folder(settings))
-    experiment = Experiment({**settings, "run": folder})
+    # what starts from nothing has the configuration, and so the digest, that it had before there was such a key
+    chosen = {key: value for key, value in settings.items() if (key, value) != ("start", None)}
+    experiment = Experiment({**chosen, "run": folder})
     run = Run(folder, experiment.config)
+    if settings.get("start") and not checkpoint.paths(run.checkpoints):
+        start(experiment, settings["start"])
     trainer = experiment.trainer(run)
     trainer.fit()
     if trainer.main:
         print(f"trained {trainer.step:,} steps in {folder}; now: multigen sample run={folder} n=64")
+
+
+def start(experiment: Experiment, folder: str) -> None:
+    """Take the weights of another run, trained or imported."""
+    source = Run(folder)
+    source.stored()  # refuses what is no run folder
+    weights, fresh = checkpoint.start(experiment.diffusion, newest(source))
+    if distributed.rank() == 0:
+        print(f"starts from {folder} ({weights})" + (f", but for the heads of {', '.join(fresh)}" if fresh else ""))
 
 
 def resumed(config: Any) -> Config:

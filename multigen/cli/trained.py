@@ -44,7 +44,7 @@ def load(config: Any) -> Trained:
     stored = run.stored()
     device = distributed.accelerator("no", settings["device"]).device
     stored["modality"] = {**(stored.get("modality") or {}), **(settings.get("modality") or {})}
-    stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings["sampler"]), device)
+    stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings.get("sampler") or {}), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
     found = newest(run)
     weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])

@@ -352,6 +352,10 @@ class Trainer:
             self.run.rewind(self.step)
 
     def _load(self, found: checkpoint.Checkpoint) -> None:
+        if "optimizer" not in found.names:
+            raise MultigenError(
+                f"{found.path} holds weights without an optimiser: begin a new run with start={self.run.folder}"
+            )
         if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
             raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
         for name, value in self._order().items():

@@ -63,6 +63,25 @@ class Embedding(torch.nn.Module):
         return Features(torch.sin(place * (1 + mask.float().cumsum(1)[..., None])), mask)  # (B, L, D) or (B, L, K, D)
 
 
+class Latents:
+    """Moments of noise, and of noise the representations that an experiment names."""
+
+    fingerprint = "stand-in-latents"
+    widths = {"tokens": (256, 768), "caption": (3584,)}  # noqa: RUF012
+
+    def __init__(self, size: int, targets: list[str], **settings: Any) -> None:
+        self.size, self.targets = size, targets
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        random = np.random.default_rng(index)
+        moments = np.abs(random.normal(size=(8, self.size, self.size))).astype(np.float32)  # (2 C, h, w)
+        target = {name: random.normal(size=self.widths[name]).astype(np.float16) for name in self.targets}
+        return {"moments": moments, "label": index, "target": target}
+
+
 class Zigzags(MoleculeChains):
     """Chains of atoms, in the place of whatever molecules an experiment reads."""
 
@@ -72,6 +91,8 @@ class Zigzags(MoleculeChains):
 
 REPLACED = {
     "modalities.molecule.ccd.Ccd": {"_target_": "stand_in.Zigzags"},
+    "modalities.image.latent_data.LatentData": {"_target_": "stand_in.Latents"},
+    "modalities.image.latents.Latents": {"decoder": None},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
     "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},

@@ -32,8 +32,14 @@ def composed(name, *overrides):
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
+SMALL_SIT = ["denoiser.width=16", "denoiser.depth=16", "denoiser.heads=2", "trainer.workers=0", "trainer.precision=no"]
+"""As deep as the second tap of the published network."""
+
+
 def small(name):
     """Overrides for a run of one step."""
+    if "imagenet256" in name:
+        return [*SMALL, *BY_NUMBER, *SMALL_SIT]
     return [*SMALL, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
 
 

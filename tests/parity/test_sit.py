@@ -42,7 +42,7 @@ def norm(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
-def attention(w: Weights, x: np.ndarray, heads: int) -> np.ndarray:
+def attention(w: Weights, x: np.ndarray, heads: int, last: str = "attn.out") -> np.ndarray:
     tokens, width = x.shape
     size, out = width // heads, np.zeros_like(x)
     q, k, v = np.split(linear(w, "attn.qkv", x), 3, -1)  # (T, D) each
@@ -52,7 +52,7 @@ def attention(w: Weights, x: np.ndarray, heads: int) -> np.ndarray:
             score = np.array([q[i, own] @ k[j, own] / math.sqrt(size) for j in range(tokens)])  # (T,)
             share = np.exp(score - score.max())
             out[i, own] = share @ v[:, own] / share.sum()
-    return linear(w, "attn.out", out)
+    return linear(w, last, out)
 
 
 def block(w: Weights, x: np.ndarray, c: np.ndarray, heads: int) -> np.ndarray:
