@@ -151,7 +151,7 @@ class Teacher:
         self.fingerprint = encoder.fingerprint
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
-        return {"pooled": look(self.encoder, pictures)}
+        return {"pooled": averaged(self.encoder, pictures)}
 
     def to(self, device: Any) -> Teacher:
         self.encoder = self.encoder.to(device)
@@ -159,7 +159,7 @@ class Teacher:
 
 
 @torch.no_grad()
-def look(encoder: Encoder, pictures: Tensor) -> Tensor:
+def averaged(encoder: Encoder, pictures: Tensor) -> Tensor:
     """What an encoder sees in uint8 (B, 3, H, W), its sites averaged: Float (B, D)."""
     batch = Batch({}, {}, {}, keys(0, range(len(pictures))), raw={"image": pictures})
     return pool(encoder(batch)).value.float()
