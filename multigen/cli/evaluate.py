@@ -4,17 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from multigen import checkpoint, describe, distributed
+from multigen.build import Config
+from multigen.build.make import make
+from multigen.cli import settings as own
+from multigen.cli.catalogue import choose
 from multigen.cli.report import report
 from multigen.cli.trained import Trained, load, overlaid
-from multigen.evaluate import evaluate, validation_loss
+from multigen.evaluate import evaluate, evaluate_finished, validation_loss
+from multigen.files import read_json
+from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
+    settings = own.read(config, samples=str | None)
+    if settings["samples"]:
+        finished(settings)
+    else:
+        of_run(config)
+
+
+def finished(settings: Config) -> None:
+    """Measure samples that were made elsewhere."""
+    if not settings["metrics"]:
+        raise MultigenError(f"which metrics? give metrics=NAME: {choose('metrics')}")
+    distributed.accelerator("no", settings["device"])
+    samples = make(settings["reader"], "reader")(settings["samples"])
+    nodes = {name: {**node, "device": settings["device"]} for name, node in settings["metrics"].items()}
+    metrics = make(nodes, "metrics")
+    origin = Path(f"{settings['samples']}.json")
+    about = {"made_by": read_json(origin) if origin.is_file() else None}
+    path = Path(settings["out"] or f"{settings['samples'].rstrip('/')}.evaluation.json")
+    result = evaluate_finished(samples, metrics, path, settings["batch_size"], about)
+    if distributed.rank() == 0:
+        show(result)
+        print(f"written to {path}")
+
+
+def with_reference(metrics: Config, reference: str | None, data: Config) -> Config:
+    """The metrics that compare with real data: with what ``reference=`` names, or with what the run was trained on."""
+    wanting = {name: node for name, node in metrics.items() if "reference" in (node or {})}
+    return {**metrics, **{k: {**node, "reference": reference or node["reference"] or data} for k, node in wanting.items()}}
+
+
+def of_run(config: Any) -> None:
+    """Measure a run's samples."""
     model = load(config)
     e = model.experiment
+    chosen = {**(e.config.get("metrics") or {}), **model.settings["metrics"]}
+    e.config["metrics"] = with_reference(chosen, model.settings["reference"], e.config["data"]["train"])
     how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
     result = evaluate(
         e.sampler,

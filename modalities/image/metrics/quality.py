@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modalities.image.metrics.measures import Measure, Seen
 from modalities.image.metrics.networks import Network
 from modalities.image.metrics.reference import Reference, Statistics
