@@ -33,7 +33,9 @@ def finished(settings: Config) -> None:
         raise MultigenError(f"which metrics? give metrics=NAME: {choose('metrics')}")
     distributed.accelerator("no", settings["device"])
     samples = make(settings["reader"], "reader")(settings["samples"])
-    nodes = {name: {**node, "device": settings["device"]} for name, node in settings["metrics"].items()}
+    nodes = {
+        k: {**node, "device": settings["device"]} if "device" in node else node for k, node in settings["metrics"].items()
+    }
     metrics = make(nodes, "metrics")
     origin = Path(f"{settings['samples']}.json")
     about = {"made_by": read_json(origin) if origin.is_file() else None}
