@@ -15,7 +15,7 @@ from multigen.cli.catalogue import choose
 from multigen.cli.report import report
 from multigen.cli.trained import Trained, load, overlaid
 from multigen.evaluate import evaluate, evaluate_finished, validation_loss
-from multigen.files import read_json
+from multigen.files import nearest, read_json
 from multigen.state import MultigenError
 
 
@@ -31,19 +31,24 @@ def finished(settings: Config) -> None:
     """Measure samples that were made elsewhere."""
     if not settings["metrics"]:
         raise MultigenError(f"which metrics? give metrics=NAME: {choose('metrics')}")
-    distributed.accelerator("no", settings["device"])
-    samples = make(settings["reader"], "reader")(settings["samples"])
-    nodes = {
-        k: {**node, "device": settings["device"]} if "device" in node else node for k, node in settings["metrics"].items()
-    }
-    metrics = make(nodes, "metrics")
-    origin = Path(f"{settings['samples']}.json")
+    device = str(distributed.accelerator("no", settings["device"]).device)
+    nodes = {k: {**node, "device": device} if "device" in node else node for k, node in settings["metrics"].items()}
+    samples, metrics = make(settings["reader"], "reader")(settings["samples"]), make(named(nodes), "metrics")
+    path = settings["samples"].rstrip("/")
+    origin, out = Path(f"{path}.json"), Path(settings["out"] or f"{path}.evaluation.json")
     about = {"made_by": read_json(origin) if origin.is_file() else None}
-    path = Path(settings["out"] or f"{settings['samples'].rstrip('/')}.evaluation.json")
-    result = evaluate_finished(samples, metrics, path, settings["batch_size"], about)
+    result = evaluate_finished(samples, metrics, out, settings["batch_size"], about)
     if distributed.rank() == 0:
         show(result)
-        print(f"written to {path}")
+        print(f"written to {out}")
+
+
+def named(metrics: Config) -> Config:
+    """The same nodes, if each is a component: a misspelt name makes an empty one."""
+    known = [name for name, node in metrics.items() if node is None or "_target_" in node]
+    if wrong := sorted(set(metrics) - set(known)):
+        raise MultigenError(f"metrics.{wrong[0]} is no metric here: {nearest(wrong[0], known)}")
+    return metrics
 
 
 def with_reference(metrics: Config, reference: str | None, data: Config) -> Config:
@@ -55,9 +60,9 @@ def with_reference(metrics: Config, reference: str | None, data: Config) -> Conf
 def of_run(config: Any) -> None:
     """Measure a run's samples."""
     model = load(config)
-    e = model.experiment
-    chosen = {**(e.config.get("metrics") or {}), **model.settings["metrics"]}
-    e.config["metrics"] = with_reference(chosen, model.settings["reference"], e.config["data"]["train"])
+    e, chosen = model.experiment, model.settings["metrics"]
+    metrics = named(overlaid(e.config.get("metrics") or {}, chosen))
+    e.config["metrics"] = with_reference(metrics, model.settings["reference"], e.config["data"]["train"])
     how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
     result = evaluate(
         e.sampler,

@@ -86,5 +86,5 @@ def test_clip_embeds_on_the_sphere(tmp_path):
     x = normalised(pictures(), 24, CLIP_MEAN, CLIP_STD)
     torch.testing.assert_close(found, torch.nn.functional.normalize(theirs(pixel_values=x).image_embeds, dim=-1))
     assert not network.standard  # CMMD is defined in a larger one
-    with pytest.raises(MultigenError, match="cannot load .*nowhere"):
+    with pytest.raises(MultigenError, match=r"cannot load .*nowhere"):
         Clip(str(tmp_path / "nowhere"))

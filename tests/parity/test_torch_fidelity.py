@@ -6,11 +6,10 @@ Without downloads, through randomly initialised weights. With ``MULTIGEN_INCEPTI
 
 import os
 
-import numpy as np
 import pytest
 import torch
 
-from modalities.image.metrics import Frechet, Inception, InceptionScore, Kernel, Quality
+from modalities.image.metrics import Frechet, Inception, InceptionScore, Quality
 from modalities.image.metrics.measures import Seen
 from multigen import distances
 from multigen.random import Noise, keys
@@ -60,7 +59,7 @@ def theirs(network, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sets():
-    return Pictures(12, 0, (1.0, 1.0, 1.0)), Pictures(10, 1, (1.0, 0.6, 0.3))
+    return Pictures(9, 0, (1.0, 1.0, 1.0)), Pictures(8, 1, (1.0, 0.6, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +68,13 @@ def features(network, sets):
 
 
 def test_features(theirs, sets, features):
-    for ours, expected in zip((features[0]["pool"], features[0]["logits"]), theirs(sets[0].tensor), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    for ours, expected in zip((features[0]["pool"], features[0]["logits"]), theirs(sets[0].tensor[:3]), strict=True):
+        torch.testing.assert_close(ours[:3], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [256])
-def test_fid_of_the_same_arrays(width, features):
+def test_fid_of_the_same_arrays(features):
     """Of some of the features: their eigenvalues of a product of 2048 x 2048 take minutes."""
-    made, real = (f["pool"][:, :width] for f in features)
+    made, real = (f["pool"][:, :256] for f in features)
     expected = fid.fid_statistics_to_metric(*(fid.fid_features_to_statistics(x) for x in (made, real)), verbose=False)
     ours = distances.frechet(*map(distances.moments, (made, real)))
     assert ours > 10 * TOLERANCE  # there is something to agree about
@@ -102,30 +100,21 @@ def test_precision_and_recall_of_the_same_arrays():
 
 
 @pytest.mark.skipif(not WEIGHTS, reason="MULTIGEN_INCEPTION names no file of weights")
-def test_the_whole_chain_with_the_published_weights(network, data_root):
-    """FID, KID and Inception score from the pictures on, as torch-fidelity's own command computes them."""
+def test_the_whole_chain(network, data_root):
+    """FID and Inception score from the pictures on, in all 2048 features, as torch-fidelity's own command computes them."""
     import torch_fidelity
 
     made, real = Pictures(64, 0, (1.0, 1.0, 1.0)), Pictures(64, 1, (1.0, 0.6, 0.3))
-    options = {
-        "fid": True,
-        "isc": True,
-        "isc_splits": 1,
-        "samples_shuffle": False,
-        "cuda": False,
-        "verbose": False,
-        "cache": False,
-    }
+    options = {"fid": True, "isc": True, "isc_splits": 1, "samples_shuffle": False, "cuda": False, "verbose": False}
     found = torch_fidelity.calculate_metrics(
-        input1=_Tensors(made), input2=_Tensors(real), feature_extractor_weights_path=WEIGHTS, **options
+        input1=_Tensors(made), input2=_Tensors(real), feature_extractor_weights_path=WEIGHTS, cache=False, **options
     )
-    measures = {"fid": Frechet("pool", "fid"), "score": InceptionScore(splits=1), "kid": Kernel(subset=64, subsets=1)}
-    metric = Quality(network, measures, real, device="cpu")
+    metric = Quality(network, {"fid": Frechet("pool", "fid"), "score": InceptionScore(splits=1)}, real, device="cpu")
     metric.update(list(made.images), Batch({}, {}, {}, keys(0, range(64))))
-    ours = metric.compute()
-    assert ours["fid"] == pytest.approx(found["frechet_inception_distance"], abs=TOLERANCE)
-    assert ours["inception_score"] == pytest.approx(found["inception_score_mean"], rel=1e-4)
-    assert np.isfinite(ours["kid"])
+    ours, score = metric.compute().values(), found["inception_score_mean"]
+    print(f"ours {list(ours)}, torch-fidelity {found}")
+    assert list(ours) == pytest.approx([found["frechet_inception_distance"], score, 0], abs=TOLERANCE)
+    assert found["frechet_inception_distance"] > 10 * TOLERANCE
 
 
 class _Tensors(torch.utils.data.Dataset):
