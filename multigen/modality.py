@@ -102,11 +102,15 @@ Drawn = Iterable[tuple[Sequence[Any], Batch]]
 
 
 @runtime_checkable
-class Written(Protocol):
-    """What a `Modality` may add: files that hold all samples at once."""
+class Filed(Protocol):
+    """What a `Modality` may add that has formats for many samples in one file."""
 
-    formats: Mapping[str, Callable[[Drawn, int, Path], Path]]
-    """Ending of the file's name -> what writes such a file: of samples as they are drawn, so many, to a path."""
+    formats: Collection[str]
+    """Endings of names, such as ".npz"."""
+
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """Write `count` samples, as they are drawn, to a file in the format that its name ends with."""
+        ...
 
 
 class Metric(Protocol[T]):

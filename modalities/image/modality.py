@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,10 +137,11 @@ class Image:
         named = {folder / f"{i:06d}.png": sample for i, sample in enumerate(samples) if sample is not None}
         return [save_png(sample, path) for path, sample in named.items()]
 
-    @property
-    def formats(self) -> dict[str, Callable[[Drawn, int, Path], Path]]:
-        """``.npz``: all pictures and their labels, as ADM's evaluation suite reads them."""
-        return {".npz": sets.write_archive}
+    formats = (".npz",)
+
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """All pictures and their labels as ADM's evaluation suite reads them, a batch in memory at a time."""
+        return sets.write_archive(drawn, count, path)
 
     def draw(self, samples: Sequence[Picture | None], path: Path) -> Path:
         """A grid on light grey, small pictures enlarged so that each pixel shows."""

@@ -7,7 +7,6 @@ processes as there are then, and ``multigen evaluate`` finds them there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from multigen.cli.trained import Trained, load
 from multigen.describe import digest
 from multigen.evaluate import ranges, sample_batches, states_folder
 from multigen.files import make_folder, write_json
-from multigen.modality import Drawn, Written
+from multigen.modality import Drawn, Filed
 from multigen.state import MultigenError
 
 SHOWN = 1024
@@ -28,10 +27,10 @@ SHOWN = 1024
 def main(config: Any) -> None:
     model = load(config)
     n, seed, e = model.settings["n"], model.settings["seed"], model.experiment
-    path = folder_of(model)
-    write = writer(path, e.modality)
+    target = folder_of(model)
+    filed = is_file(target, e.modality)
     if distributed.rank() == 0:
-        make_folder(path.parent if write else path)  # before the work, which could not be kept otherwise
+        make_folder(target.parent if filed else target)  # before the work, which could not be kept otherwise
     batches = ranges(n, model.settings["batch_size"])
     kept = states_folder(model.run.folder, e.sampler, e.denoiser, e.processes, seed)
     draw = partial(sample_batches, e.sampler, e.denoiser, e.processes, e.modality, seed=seed, device=model.device, folder=kept)
@@ -40,38 +39,43 @@ def main(config: Any) -> None:
             pass
         distributed.barrier()
     if distributed.rank() == 0:
-        save(draw(batches), model, path, write)
+        (write if filed else save)(draw(batches), model, target)
 
 
-def save(drawn: Drawn, model: Trained, path: Path, write: Callable[[Drawn, int, Path], Path] | None) -> None:
-    """One file, or a folder with a picture of the samples."""
-    made = f"step {model.checkpoint.step:,} ({model.weights})"
-    if write:
-        write(drawn, model.settings["n"], path)
-        write_json(f"{path}.json", origin(model))
-        print(f"{model.settings['n']:,} samples of {made} in {path}, how they were made in {path}.json")
-        return
+def write(drawn: Drawn, model: Trained, path: Path) -> None:
+    """One file, and beside it how the samples were made."""
+    model.experiment.modality.write(drawn, model.settings["n"], path)
+    write_json(f"{path}.json", origin(model))
+    print(f"{model.settings['n']:,} samples of {made_of(model)} in {path}, how they were made in {path}.json")
+
+
+def save(drawn: Drawn, model: Trained, folder: Path) -> None:
+    """A folder of files, and a picture of the samples."""
     samples = [sample for some, _ in drawn for sample in some]
     modality = model.experiment.modality
-    modality.save(samples, path)
-    picture = modality.draw(samples[:SHOWN], path / "all.png")
+    modality.save(samples, folder)
+    picture = modality.draw(samples[:SHOWN], folder / "all.png")
     shown = "all of them" if len(samples) <= SHOWN else f"the first {SHOWN:,}"
     valid = sum(sample is not None for sample in samples)
-    print(f"{valid:,} samples of {made} in {path}, {shown} in {picture}")
+    print(f"{valid:,} samples of {made_of(model)} in {folder}, {shown} in {picture}")
 
 
-def writer(path: Path, modality: Any) -> Callable[[Drawn, int, Path], Path] | None:
-    """What writes such a file; None for a folder.
+def made_of(model: Trained) -> str:
+    return f"step {model.checkpoint.step:,} ({model.weights})"
+
+
+def is_file(target: Path, modality: Any) -> bool:
+    """Whether all samples go to one file: its name ends as the modality's files do.
 
     Raises:
-        MultigenError: the name ends like a file's, and the modality writes no such file.
+        MultigenError: the name ends like that of a file which the modality does not write.
     """
-    formats: Mapping[str, Any] = modality.formats if isinstance(modality, Written) else {}
-    if path.suffix in formats:
-        return formats[path.suffix]
-    if re.fullmatch(r"\.[a-z]{2,5}", path.suffix) and not path.is_dir():
-        raise MultigenError(f"out={path}: choices are a folder and files that end in {sorted(formats)}")
-    return None
+    formats = modality.formats if isinstance(modality, Filed) else ()
+    if target.suffix in formats:
+        return True
+    if re.fullmatch(r"\.[a-z]{2,5}", target.suffix) and not target.is_dir():
+        raise MultigenError(f"out={target}: choices are a folder and files that end in {list(formats)}")
+    return False
 
 
 def origin(model: Trained) -> dict[str, Any]:
