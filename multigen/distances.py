@@ -58,6 +58,40 @@ def moments(x: Tensor) -> Gaussian:
     return Gaussian(x.double().mean(0), centred.T @ centred / (len(x) - 1))  # (D,), (D, D)
 
 
+class Sums:
+    """Count, sum and sum of outer products of features that come in batches: a Gaussian, in memory that does not grow.
+
+    Sums of several processes are those of all of them, added up.
+
+    Args:
+        width: of the features, D.
+        device: where the sums lie.
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+        self.count = torch.zeros((), dtype=torch.float64, device=device)  # ()
+        self.total = torch.zeros(width, dtype=torch.float64, device=device)  # (D,)
+        self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)  # (D, D)
+
+    def add(self, x: Tensor) -> None:
+        """Take in features (B, D)."""
+        x = x.double()  # (B, D)
+        self.count += len(x)
+        self.total += x.sum(0)
+        self.outer.addmm_(x.T, x)
+
+    def gaussian(self) -> Gaussian:
+        """As `moments` of all that came in, to rounding.
+
+        Raises:
+            MultigenError: fewer than 2 examples.
+        """
+        if self.count < 2:
+            raise MultigenError(f"a covariance needs at least 2 examples, got {int(self.count)}")
+        mean = self.total / self.count  # (D,)
+        return Gaussian(mean, (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1))  # (D,), (D, D)
+
+
 def frechet(a: Gaussian, b: Gaussian) -> float:
     """Squared Frechet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982, eq. 4).
 
@@ -99,6 +133,35 @@ def _mmd(x: Tensor, y: Tensor) -> Tensor:
     n, d = x.shape
     within = sum((k.sum() - k.trace() for k in (((a @ a.T) / d + 1) ** 3 for a in (x, y))), torch.zeros(()))  # ()
     return within / (n * (n - 1)) - 2 * ((x @ y.T / d + 1) ** 3).mean()
+
+
+def gaussian_mmd(x: Tensor, y: Tensor, sigma: float, block: int = 4096) -> float:
+    """Squared maximum mean discrepancy with the kernel ``exp(-|x - y|^2 / (2 sigma^2))``.
+
+    The V-statistic, which keeps the diagonals (Gretton et al. 2012, eq. 5): never negative, and 0 of a set with itself.
+
+    Args:
+        x: features (N, D).
+        y: features (M, D).
+        sigma: width of the kernel.
+        block: rows and columns compared at a time, which bounds memory.
+    """
+    if not len(x) or not len(y):
+        raise MultigenError(f"a kernel distance needs at least 1 example in each set, got {len(x)} and {len(y)}")
+    xx, yy, xy = (_mean_kernel(a, b, sigma, block) for a, b in ((x, x), (y, y), (x, y)))
+    return max(xx + yy - 2 * xy, 0.0)
+
+
+def _mean_kernel(x: Tensor, y: Tensor, sigma: float, block: int) -> float:
+    parts = [squared(a, b).div_(-2 * sigma**2).exp_().sum() for a in x.split(block) for b in y.split(block)]  # () each
+    return float(torch.stack(parts).sum()) / (len(x) * len(y))
+
+
+def squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances of features (N, D) and (M, D): Double (N, M)."""
+    x, y = x.double(), y.double()  # (N, D), (M, D)
+    product = x @ y.T  # (N, M)
+    return (product.mul_(-2) + x.square().sum(1)[:, None] + y.square().sum(1)).clamp_(min=0)
 
 
 def nearest_neighbour(x: Tensor, reference: Tensor, chunk: int = 1024) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,10 @@ size nor the number of processes changes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -20,7 +21,7 @@ from torch import nn
 from multigen import describe, distributed
 from multigen.cache.encode import spaced
 from multigen.files import atomic_write, make_folder, write_json
-from multigen.modality import Dataset, Metric, Modality
+from multigen.modality import Dataset, Drawn, Joined, Metric, Modality
 from multigen.random import keys
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, State
@@ -147,9 +148,14 @@ def sample_batches(
         if state is None:
             with evaluating(denoiser):
                 drawn = sampler(denoiser, processes, template.to(device))
-            state = {name: x.cpu() for name, x in drawn.items()}
+            state = {name: _single(x.cpu()) for name, x in drawn.items()}
             _store(path, mark, state)
         yield modality.decode(state, template), template
+
+
+def _single(x: torch.Tensor) -> torch.Tensor:
+    """Samplers work in double precision; the difference is below what any decoder sees, and fills a disk."""
+    return x.float() if x.dtype == torch.float64 else x  # (B, *sites, *features)
 
 
 def _load(path: Path | None, mark: str) -> State | None:
@@ -213,17 +219,13 @@ def evaluate(
     Returns:
         What stands in ``evaluation.json``; with several processes, which share the drawing, only the first gets it.
     """
-    made_by = describe.digest(denoiser, sampler, processes, seed)
-    kept = folder / "evaluation" / made_by[:12]
+    kept = states_folder(folder, sampler, denoiser, processes, seed)
     draw = partial(sample_batches, sampler, denoiser, processes, modality, seed=seed, device=device, folder=kept)
     batches = ranges(n, batch_size)
-    if distributed.world() > 1:
-        for _ in draw(distributed.shard(batches)):
-            pass
-        distributed.barrier()
+    valid = _feed(draw, batches, metrics)
     if distributed.rank() > 0:
         return {}
-    first, valid = _feed(draw(batches), metrics, shown)
+    first = list(islice((sample for drawn, _ in draw(batches) for sample in drawn), shown))
     result = {
         "format": FORMAT,
         "metrics": _compute(metrics),
@@ -241,22 +243,85 @@ def evaluate(
     return result
 
 
-def measured(drawn: Sequence[tuple[list[Any], Batch]], metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
+def measured(drawn: Drawn, metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:
     """What the metrics, fresh ones, say about some samples, and which share of them is ``valid_samples``."""
-    _, valid = _feed(drawn, metrics, shown=0)
-    return {"valid_samples": valid / sum(len(samples) for samples, _ in drawn), **_compute(metrics)}
+    some = list(drawn)
+    valid = _take(some, list(metrics.values()))
+    return {"valid_samples": valid / sum(len(samples) for samples, _ in some), **_compute(metrics)}
 
 
-def _feed(drawn: Iterable[tuple[list[Any], Batch]], metrics: Mapping[str, Metric[Any]], shown: int) -> tuple[list[Any], int]:
-    """Give the samples to every metric. The first of them, and how many are valid."""
-    first: list[Any] = []
+def states_folder(folder: Path, sampler: Any, denoiser: Any, processes: Mapping[str, Any], seed: int) -> Path:
+    """Where the states of a run's samples are kept: one folder for each way of drawing them, whoever asks."""
+    return folder / "evaluation" / describe.digest(denoiser, sampler, processes, seed)[:12]
+
+
+def evaluate_finished(
+    samples: Finished,
+    metrics: Mapping[str, Metric[Any]],
+    path: Path,
+    batch_size: int = 64,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure samples that were made elsewhere and write what was found to `path`, with what is known about them.
+
+    Returns:
+        What stands in the file; with several processes, which share the work, only the first gets it.
+    """
+    valid = _feed(lambda batches: (samples(index) for index in batches), ranges(len(samples), batch_size), metrics)
+    if distributed.rank() > 0:
+        return {}
+    result = {
+        "format": FORMAT,
+        "metrics": _compute(metrics),
+        "samples": {"count": len(samples), "valid": valid, **samples.about()},
+        "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
+        "versions": describe.versions(),
+        **(about or {}),
+    }
+    write_json(path, result)
+    return result
+
+
+class Finished(Protocol):
+    """Samples that were made elsewhere."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, index: range) -> tuple[Sequence[Any], Batch]:
+        """The samples with these indices, and what they were made for as far as it is known."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """Which set it is."""
+        ...
+
+
+def _feed(draw: Callable[[Sequence[range]], Drawn], batches: Sequence[range], metrics: Mapping[str, Metric[Any]]) -> int:
+    """Give the samples to every metric, and count the valid ones on process 0.
+
+    With several processes each draws a part. Metrics that can be joined take it in there; the others are given all samples
+    by process 0 alone, once all are drawn.
+    """
+    shared = [m for m in metrics.values() if isinstance(m, Joined) or distributed.world() == 1]
+    alone = [m for m in metrics.values() if m not in shared]
+    valid = sum(distributed.gather([_take(draw(distributed.shard(batches)), shared)]))
+    distributed.barrier()
+    for metric in shared:
+        if isinstance(metric, Joined):
+            metric.join()
+    if distributed.rank() == 0 and alone:
+        _take(draw(batches), alone)
+    return valid
+
+
+def _take(drawn: Drawn, metrics: Sequence[Metric[Any]]) -> int:
+    """Give samples to metrics as they come. How many are valid."""
     valid = 0
     for samples, template in drawn:
-        first += samples[: shown - len(first)]
         valid += sum(sample is not None for sample in samples)
-        for metric in metrics.values():
+        for metric in metrics:
             metric.update(samples, template)
-    return first, valid
+    return valid
 
 
 def _compute(metrics: Mapping[str, Metric[Any]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -98,6 +98,22 @@ class Reported(Protocol):
         ...
 
 
+Drawn = Iterable[tuple[Sequence[Any], Batch]]
+"""Samples batch by batch, each with the template that it was made for."""
+
+
+@runtime_checkable
+class Filed(Protocol):
+    """What a `Modality` may add that has formats for many samples in one file."""
+
+    formats: Collection[str]
+    """Endings of names, such as ".npz"."""
+
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """Write `count` samples, as they are drawn, to a file in the format that its name ends with."""
+        ...
+
+
 class Metric(Protocol[T]):
     """A number, or several, about a set of samples."""
 
@@ -106,6 +122,15 @@ class Metric(Protocol[T]):
         ...
 
     def compute(self) -> dict[str, float]: ...
+
+
+@runtime_checkable
+class Joined(Protocol):
+    """What a `Metric` may add, to be fed by several processes with a part of the samples each."""
+
+    def join(self) -> None:
+        """Called by all of them: bring together, in order, what each took in. The first one computes afterwards."""
+        ...
 
 
 def run_encoders(batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
-    {"state", "random", "files", "interpolation", "curriculum", "distances", "describe", "bound", "pool"},
+    {"state", "random", "files", "interpolation", "curriculum", "distances", "neighbours", "describe", "bound", "pool"},
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets", "stock"},
     {"objective", "sampling", "unmasking", "ode"},
     {"alignment", "diffusion"},
@@ -32,7 +32,7 @@ COMPOSERS = {"build", "cli"}
 LAZY = {
     "accelerate", "Bio", "biotite", "diffusers", "e3nn", "esm", "hydra", "jinja2", "matplotlib", "mini3di", "omegaconf", "PIL",
     "rdkit", "resvg_py", "rich", "scipy", "tensorboard", "timm", "tmtools", "tokenizers", "torch_geometric", "torchdiffeq",
-    "torchmetrics", "torchvision", "transformers", "wandb",
+    "torch_fidelity", "torchmetrics", "torchvision", "transformers", "wandb",
 }  # fmt: skip
 """Packages that multigen imports inside the functions that need them, so that importing it is quick."""
 

@@ -121,6 +121,18 @@ def decode_image(path: Path, sizes: Sequence[int]) -> dict[int, NDArray[np.uint8
     Raises:
         MultigenError: the file is not a picture, or is cut off.
     """
+    from PIL import Image, ImageOps
+
+    picture = open_image(path)
+    return {s: np.asarray(ImageOps.fit(picture, (s, s), Image.Resampling.LANCZOS)) for s in sizes}
+
+
+def open_image(path: Path) -> Any:
+    """A picture of Pillow: RGB, upright, on white where it is transparent.
+
+    Raises:
+        MultigenError: the file is not a picture, or is cut off.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -130,4 +142,4 @@ def decode_image(path: Path, sizes: Sequence[int]) -> dict[int, NDArray[np.uint8
         raise MultigenError(f"{path} is not a readable image ({error})") from None
     white = Image.new("RGBA", picture.size, "white")
     white.alpha_composite(picture)
-    return {s: np.asarray(ImageOps.fit(white.convert("RGB"), (s, s), Image.Resampling.LANCZOS)) for s in sizes}
+    return white.convert("RGB")

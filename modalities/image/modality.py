@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalities.image import sets
 from multigen import random
 from multigen.files import atomic_write
-from multigen.modality import Encoder, Example, collate_targets, place, run_encoders, unmade
+from multigen.modality import Drawn, Encoder, Example, collate_targets, place, run_encoders, unmade
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State
 
@@ -38,8 +39,8 @@ class Image:
     Args:
         size: pixels of the side.
         classes: number of labels; 0 makes pictures without a label.
-        labels: of templates. "balanced": sample i is of class i % classes; a number: that class; weights (one per class), or a
-            data set: drawn with its frequencies.
+        labels: of templates. "balanced": sample i is of class i % classes; "uniform": drawn, each class alike; a number: that
+            class; weights (one per class), or a data set: drawn with its frequencies.
         component: name of the component.
         channels: number of colours C.
         mean, std: clean = (picture / 255 - mean) / std; one number, or one per channel. The default gives -1 .. 1.
@@ -140,6 +141,12 @@ class Image:
         named = {folder / f"{i:06d}.png": sample for i, sample in enumerate(samples) if sample is not None}
         return [save_png(sample, path) for path, sample in named.items()]
 
+    formats = (".npz",)
+
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """All pictures and their labels as ADM's evaluation suite reads them, a batch in memory at a time."""
+        return sets.write_archive(drawn, count, path)
+
     def draw(self, samples: Sequence[Picture | None], path: Path) -> Path:
         """A grid on light grey, small pictures enlarged so that each pixel shows."""
         columns = self.columns or max(1, math.ceil(math.sqrt(len(samples))))
@@ -153,7 +160,10 @@ def _label_rule(labels: Any, classes: int) -> Tensor | int | None:
     if isinstance(labels, str):
         if labels == "balanced":
             return None
-        raise MultigenError(f"labels {labels!r}: choices are 'balanced', a class number, weights, or a data set")
+        if labels == "uniform":
+            return torch.ones(classes, dtype=torch.float64)  # (K,)
+        choices = "'balanced', 'uniform', a class number, weights, or a data set"
+        raise MultigenError(f"labels {labels!r}: choices are {choices}")
     if isinstance(labels, int):
         if not 0 <= labels < classes:
             raise MultigenError(f"label {labels} is not in 0 .. {classes - 1}")

@@ -60,9 +60,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 def _open(arguments: Sequence[str], command: str) -> list[str]:
-    """Where a run brings the modality, ``modality.KEY=VALUE`` changes a key that is not known before the run is read."""
+    """Where a run brings modality and metrics, ``modality.KEY=VALUE`` changes what is not known before the run is read."""
     of_run = command in ("sample", "evaluate")
-    return [f"++{a}" if of_run and a.startswith("modality.") else a for a in arguments]
+    return [f"++{a}" if of_run and a.startswith(("modality.", "metrics.")) else a for a in arguments]
 
 
 def _settings_first(arguments: Sequence[str]) -> list[str]:

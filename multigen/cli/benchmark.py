@@ -11,7 +11,7 @@ from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
-    settings = own.read(config)
+    settings = own.read(config, samples=int)
     if settings["redraw"]:
         suite.again(settings["redraw"])
     elif settings.get("domain"):

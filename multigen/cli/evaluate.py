@@ -4,17 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from multigen import checkpoint, describe, distributed
+from multigen.build import Config
+from multigen.build.make import make
+from multigen.cli import settings as own
+from multigen.cli.catalogue import choose
 from multigen.cli.report import report
 from multigen.cli.trained import Trained, load, overlaid
-from multigen.evaluate import evaluate, validation_loss
+from multigen.evaluate import evaluate, evaluate_finished, validation_loss
+from multigen.files import nearest, read_json
+from multigen.state import MultigenError
 
 
 def main(config: Any) -> None:
+    settings = own.read(config, samples=str | None)
+    if settings["samples"]:
+        finished(settings)
+    else:
+        of_run(config)
+
+
+def finished(settings: Config) -> None:
+    """Measure samples that were made elsewhere."""
+    if not settings["metrics"]:
+        raise MultigenError(f"which metrics? give metrics=NAME: {choose('metrics')}")
+    device = str(distributed.accelerator("no", settings["device"]).device)
+    nodes = {k: {**node, "device": device} if "device" in node else node for k, node in settings["metrics"].items()}
+    samples, metrics = make(settings["reader"], "reader")(settings["samples"]), make(named(nodes), "metrics")
+    path = settings["samples"].rstrip("/")
+    origin, out = Path(f"{path}.json"), Path(settings["out"] or f"{path}.evaluation.json")
+    about = {"made_by": read_json(origin) if origin.is_file() else None}
+    result = evaluate_finished(samples, metrics, out, settings["batch_size"], about)
+    if distributed.rank() == 0:
+        show(result)
+        print(f"written to {out}")
+
+
+def named(metrics: Config) -> Config:
+    """The same nodes, if each is a component: a misspelt name makes an empty one."""
+    known = [name for name, node in metrics.items() if node is None or "_target_" in node]
+    if wrong := sorted(set(metrics) - set(known)):
+        raise MultigenError(f"metrics.{wrong[0]} is no metric here: {nearest(wrong[0], known)}")
+    return metrics
+
+
+def with_reference(metrics: Config, reference: str | None, data: Config) -> Config:
+    """The metrics that compare with real data: with what ``reference=`` names, or with what the run was trained on."""
+    wanting = {name: node for name, node in metrics.items() if "reference" in (node or {})}
+    return {**metrics, **{k: {**node, "reference": reference or node["reference"] or data} for k, node in wanting.items()}}
+
+
+def of_run(config: Any) -> None:
+    """Measure a run's samples."""
     model = load(config)
-    e = model.experiment
+    e, chosen = model.experiment, model.settings["metrics"]
+    metrics = named(overlaid(e.config.get("metrics") or {}, chosen))
+    e.config["metrics"] = with_reference(metrics, model.settings["reference"], e.config["data"]["train"])
     how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
     result = evaluate(
         e.sampler,

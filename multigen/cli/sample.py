@@ -1,36 +1,88 @@
-"""``multigen sample``: samples 0 to n - 1 of a trained model."""
+"""``multigen sample``: samples 0 to n - 1 of a trained model.
+
+States are kept in the run's folder batch by batch as they are drawn: what is interrupted goes on where it was, in as many
+processes as there are then, and ``multigen evaluate`` finds them there.
+"""
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multigen import distributed
+from multigen import describe, distributed
+from multigen.cli.evaluate import about
 from multigen.cli.trained import Trained, load
 from multigen.describe import digest
-from multigen.evaluate import ranges, sample_batches
-from multigen.files import make_folder
+from multigen.evaluate import ranges, sample_batches, states_folder
+from multigen.files import make_folder, write_json
+from multigen.modality import Drawn, Filed
+from multigen.state import MultigenError
+
+SHOWN = 1024
+"""So many samples at most are drawn into one picture."""
 
 
 def main(config: Any) -> None:
     model = load(config)
-    n, seed = model.settings["n"], model.settings["seed"]
-    folder = folder_of(model)
+    n, seed, e = model.settings["n"], model.settings["seed"], model.experiment
+    target = folder_of(model)
+    filed = is_file(target, e.modality)
     if distributed.rank() == 0:
-        make_folder(folder)  # before the work, which could not be kept otherwise
-    mine = distributed.shard(ranges(n, model.settings["batch_size"]))
-    e = model.experiment
-    batches = sample_batches(e.sampler, e.denoiser, e.processes, e.modality, mine, seed, model.device)
-    samples = distributed.gather([sample for drawn, _ in batches for sample in drawn])
+        make_folder(target.parent if filed else target)  # before the work, which could not be kept otherwise
+    batches = ranges(n, model.settings["batch_size"])
+    kept = states_folder(model.run.folder, e.sampler, e.denoiser, e.processes, seed)
+    draw = partial(sample_batches, e.sampler, e.denoiser, e.processes, e.modality, seed=seed, device=model.device, folder=kept)
+    if distributed.world() > 1:
+        for _ in draw(distributed.shard(batches)):
+            pass
+        distributed.barrier()
     if distributed.rank() == 0:
-        write(samples, model, folder)
+        (write if filed else save)(draw(batches), model, target)
 
 
-def write(samples: list[Any], model: Trained, folder: Path) -> None:
-    model.experiment.modality.save(samples, folder)
-    picture = model.experiment.modality.draw(samples, folder / "all.png")
+def write(drawn: Drawn, model: Trained, path: Path) -> None:
+    """One file, and beside it how the samples were made."""
+    model.experiment.modality.write(drawn, model.settings["n"], path)
+    write_json(f"{path}.json", origin(model))
+    print(f"{model.settings['n']:,} samples of {made_of(model)} in {path}, how they were made in {path}.json")
+
+
+def save(drawn: Drawn, model: Trained, folder: Path) -> None:
+    """A folder of files, and a picture of the samples."""
+    samples = [sample for some, _ in drawn for sample in some]
+    modality = model.experiment.modality
+    modality.save(samples, folder)
+    picture = modality.draw(samples[:SHOWN], folder / "all.png")
+    shown = "all of them" if len(samples) <= SHOWN else f"the first {SHOWN:,}"
     valid = sum(sample is not None for sample in samples)
-    print(f"{valid:,} samples of step {model.checkpoint.step:,} ({model.weights}) in {folder}, all of them in {picture}")
+    print(f"{valid:,} samples of {made_of(model)} in {folder}, {shown} in {picture}")
+
+
+def made_of(model: Trained) -> str:
+    return f"step {model.checkpoint.step:,} ({model.weights})"
+
+
+def is_file(target: Path, modality: Any) -> bool:
+    """Whether all samples go to one file: its name ends as the modality's files do.
+
+    Raises:
+        MultigenError: the name ends like that of a file which the modality does not write.
+    """
+    formats = modality.formats if isinstance(modality, Filed) else ()
+    if target.suffix in formats:
+        return True
+    if re.fullmatch(r"\.[a-z]{2,5}", target.suffix) and not target.is_dir():
+        raise MultigenError(f"out={target}: choices are a folder and files that end in {list(formats)}")
+    return False
+
+
+def origin(model: Trained) -> dict[str, Any]:
+    """How samples were made, for whoever measures them later."""
+    e = model.experiment
+    made = {"count": model.settings["n"], "seed": model.settings["seed"], "sampler": describe.plain(e.sampler)}
+    return {**about(model), "samples": made, "experiment": e.name, "versions": describe.versions(model.device)}
 
 
 def folder_of(model: Trained) -> Path:

@@ -21,7 +21,8 @@ _KINDS: dict[str, Any] = {
     "jobs": int | Literal["auto"],
     "rounds": int,
     "steps": int,
-    "samples": int,
+    "samples": int | str | None,
+    "reference": str | None,
     "workers": int,
     "repeat": int | None,
     "given": list[str],
@@ -39,18 +40,21 @@ _KINDS: dict[str, Any] = {
 _LEAST = {"n": 1, "batch_size": 1, "jobs": 1, "workers": 0, "rounds": 1, "steps": 1, "samples": 1, "repeat": 0}
 
 
-def read(config: Any) -> Config:
+def read(config: Any, **kinds: Any) -> Config:
     """A command's configuration as plain values.
+
+    Args:
+        kinds: of settings that mean something else to this command.
 
     Raises:
         MultigenError: one of the command's own settings is not of its kind, or too small.
     """
-    return checked(plain(config))
+    return checked(plain(config), **kinds)
 
 
-def checked(settings: Config) -> Config:
+def checked(settings: Config, **kinds: Any) -> Config:
     """The same settings, if they are of their kinds."""
-    for name, kind in _KINDS.items():
+    for name, kind in {**_KINDS, **kinds}.items():
         if name in settings and (wrong := misfit(settings[name], kind, name)):
             raise MultigenError(wrong)
     numbers = settings | {f"evaluate.{k}": x for k, x in (settings.get("evaluate") or {}).items() if x is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -60,15 +61,17 @@ def newest(run: Run) -> checkpoint.Checkpoint:
 
 
 def network(run: str, device: str) -> Any:
-    """The averaged denoiser of a run, for another run's guidance."""
-    source = Run(run)
+    """The averaged denoiser of a run, or of one of its checkpoints, to guide another network away from."""
+    path = Path(run)
+    one = (path / "state.json").is_file()
+    source = Run(path.parents[1] if one else path)
     denoiser = Experiment(source.stored()).denoiser
-    checkpoint.load_denoiser(denoiser, newest(source))
+    checkpoint.load_denoiser(denoiser, checkpoint.read(path) if one else newest(source))
     return denoiser.to(device).eval()
 
 
 def with_weak(sampler: Config, device: torch.device) -> Config:
-    """Autoguidance: ``sampler.guide.weak=RUN`` is the network of that run."""
+    """Autoguidance: ``sampler.guide.weak=RUN`` is the network of that run, or of that checkpoint of a run."""
     guide = sampler.get("guide") or {}
     if not isinstance(guide.get("weak"), str):
         return sampler

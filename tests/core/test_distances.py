@@ -63,6 +63,33 @@ def test_kernel_distance_matches_the_formula_and_depends_on_nothing_but_its_argu
     assert distances.kernel_distance(*big, subset=20, seed=3) != distances.kernel_distance(*big, subset=20, seed=4)
 
 
+@pytest.mark.parametrize("size", [1, 7, 200])
+def test_sums_of_batches_are_the_moments_of_all(size):
+    x = _normal(200, 5) * 3 + 100  # far from 0, where sums of squares cancel
+    sums = distances.Sums(5)
+    for part in x.split(size):
+        sums.add(part)
+    whole = distances.moments(x)
+    torch.testing.assert_close(sums.gaussian().mean, whole.mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(sums.gaussian().cov, whole.cov, rtol=1e-9, atol=1e-9)
+    assert distances.frechet(sums.gaussian(), whole) == pytest.approx(0, abs=1e-6)
+
+
+def test_gaussian_mmd_of_a_set_with_itself_is_zero_and_follows_the_closed_form():
+    x, y = _normal(2000, 3), _normal(2000, 3, seed=1) + 0.5
+    assert distances.gaussian_mmd(x, x, 1.0, block=300) == 0
+    # E exp(-|a - b|^2 / 2 s^2) of a - b ~ N(m, 2 I) is (s^2 / (s^2 + 2))^(d / 2) exp(-|m|^2 / (2 (s^2 + 2)))
+    expected = 2 * (1 / 3) ** 1.5 * (1 - math.exp(-0.75 / 6))
+    assert distances.gaussian_mmd(x, y, 1.0, block=300) == pytest.approx(expected, abs=0.004)
+    assert distances.gaussian_mmd(x, y, 1.0, block=300) == pytest.approx(distances.gaussian_mmd(x, y, 1.0), rel=1e-9)
+
+
+def test_gaussian_mmd_matches_the_formula():
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0]])
+    k = lambda apart: math.exp(-(apart**2) / (2 * 2.0**2))  # noqa: E731
+    assert distances.gaussian_mmd(x, y, 2.0) == pytest.approx((2 + 2 * k(1)) / 4 + 1 - 2 * (k(3) + k(2)) / 2)
+
+
 def test_principal_components_find_the_plane_and_keep_distances_in_it():
     plane = _normal(300, 2).double() * torch.tensor([5.0, 2.0])
     basis = torch.linalg.qr(_normal(10, 10, seed=2)).Q[:2].double()  # (2, 10)
@@ -93,6 +120,8 @@ def test_probe_separates_shifted_classes():
     "call",
     [
         lambda: distances.moments(torch.zeros(1, 3)),
+        lambda: distances.Sums(3).gaussian(),
+        lambda: distances.gaussian_mmd(torch.zeros(0, 3), torch.zeros(5, 3), 1.0),
         lambda: distances.kernel_distance(torch.zeros(1, 3), torch.zeros(5, 3)),
         lambda: distances.principal(torch.zeros(5, 3), 0),
     ],

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalities.image.metrics.networks import averaged
 from modalities.image.modality import Image, Picture, grid, save_png
 from multigen import describe, distances
 from multigen.cache import Job, Reader, Storage, build
 from multigen.cache.encode import spaced
 from multigen.distributed import resolve
 from multigen.modality import Dataset, Encoder, Example
-from multigen.random import keys
 from multigen.state import Batch, MultigenError
 
 NEAR = 0.05
@@ -186,12 +186,10 @@ class FeatureDistance:
         reader = Reader(build(job, Storage(dtype="float32"), self.root))
         return torch.stack([torch.tensor(reader[i]) for i in range(len(reader))])
 
-    @torch.no_grad()
     def _encode(self, pictures: Sequence[Picture]) -> Tensor:
         """(B, D)."""
         image = Image._stack(pictures).contiguous()  # (B, 3, H, W)
-        batch = Batch({}, {}, {}, keys(0, range(len(image))), raw={"image": image})
-        return self.encoder(batch.to(self.device)).value.float().cpu()
+        return averaged(self.encoder, image.to(self.device)).cpu()
 
     def about(self) -> dict[str, Any]:
         size, seen = self.train[0]["image"].shape[0], getattr(self.encoder, "size", None)
