@@ -63,7 +63,7 @@ def centre(x: Tensor, at: Sites) -> Tensor:
 
 
 class SetNorm(nn.Module):
-    """Divides each coordinate set by the mean length of its vectors over the real atoms, softened, times one learned number."""
+    """Divides each coordinate set by its vectors' mean length over the real atoms, softened, times one learned number."""
 
     def __init__(self, sets: int) -> None:
         super().__init__()

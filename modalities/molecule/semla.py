@@ -20,8 +20,8 @@ class Semla(MoleculeDenoiser):
 
     Unlike in the published code, the feed-forward gates every mixed set by itself (not one sum of them), messages are scaled
     by the inverse of its factor (see `layers.steady`), what the last layer writes is added to the pair features that the first
-    one read, lengths that divide are softened (see `vectors.SOFT`), no output depends on padding, and linear maps that follow one
-    another are one.
+    one read, lengths that divide are softened (see `vectors.SOFT`), no output depends on padding, and linear maps that follow
+    one another are one.
 
     Args:
         width: D of the invariant features.

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SOFT = 0.3
-"""What lengths are softened by, where the mean length of a set's vectors is about 1. A vector over its length, and a set over its
-mean length, jump where they pass through zero; on atoms in a line that happens in some set of every layer, and a few layers of
-it turn rounding errors into anything."""
+"""What lengths are softened by, where the mean length of a set's vectors is about 1. A vector over its length, and a set over
+its mean length, jump where they pass through zero; on atoms in a line that happens in some set of every layer, and a few
+layers of it turn rounding errors into anything."""
 
 
 def exactly(x: Tensor) -> contextlib.AbstractContextManager[object]:

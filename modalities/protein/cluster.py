@@ -10,8 +10,8 @@ Two sequences count as similar when their best local alignment (Smith and Waterm
   are often chance; without the bound such pairs would chain nearly everything together.
 
 Clusters are the connected components: no pair that was found similar lies in two clusters. Pairs are looked for among those
-that share a word (`modalities.protein.seeds`). That misses few: none of the similar pairs of a chain that cgdms holds out and another, all of
-which were aligned to see; in larger sets, where fewer kinds of words are affordable, up to one in a hundred.
+that share a word (`modalities.protein.seeds`). That misses few: none of the similar pairs of a chain that cgdms holds out and
+another, all of which were aligned to see; in larger sets, where fewer kinds of words are affordable, up to one in a hundred.
 """
 
 from __future__ import annotations
