@@ -47,6 +47,8 @@ _NAMES = (
     (r"^head\.", "final_layer.linear."),
 )
 """Ours -> theirs; what no pattern meets has the same name."""
+_OURS_ALONE = r"registers|embed\.\d|blocks\.\d+\.attn\.[qk]_norm\."
+"""Parts of our network that the published ones lack, or have in another form."""
 _POSITION = "pos_embed"
 _SHOWN = 8
 
@@ -174,7 +176,7 @@ def theirs(name: str, kind: Layout) -> str | None:
     if match := re.fullmatch(r"objective\.trained\.(\w+)\.projector\.(.+)", name):
         return f"projectors.{kind.terms.index(match[1])}.{match[2]}" if match[1] in kind.terms else None
     own = name.removeprefix("denoiser.")
-    if own == name or own.startswith(("registers", "embed.0.", "embed.1.")):
+    if own == name or re.match(_OURS_ALONE, own):
         return None
     for pattern, replacement in _NAMES:
         own = re.sub(pattern, replacement, own)
@@ -201,8 +203,10 @@ def to_ours(tensors: Mapping[str, Tensor], shapes: Shapes, kind: Layout, side: i
     _check(tensors, wanted | {_POSITION: (1, *table.shape)}, origin)
     if not torch.allclose(tensors[_POSITION][0].float(), table, atol=1e-4):
         raise MultigenError(f"{origin}: {_POSITION} is not the table of sines and cosines that these networks are built with")
-    turned = {own: _turned(own, tensors[name].double(), kind, channels, patch, True) for own, name in names.items()}
-    return {own: x.reshape(shapes[own]).float().contiguous() for own, x in turned.items()}
+    return {
+        own: _turned(own, tensors[name].double(), kind, channels, patch, True).reshape(shapes[own]).float().contiguous()
+        for own, name in names.items()
+    }
 
 
 def to_theirs(tensors: Mapping[str, Tensor], kind: Layout, side: int, patch: int, origin: str) -> Tensors:

@@ -15,8 +15,8 @@ from multigen.run import Run
 
 SMALL = [
     "trainer.steps=3", "trainer.batch_size=8", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
-    "data.train.count=32", "data.valid.count=40", "denoiser.width=16",
     "trainer.observers.validation=null", "trainer.observers.samples=null",
+    "data.train.count=32", "data.valid.count=40", "denoiser.width=16",
 ]  # fmt: skip
 ASKED = ["examples=40", "clusters=3", "neighbours=3", "levels=[0.2,0.8]", "device=cpu"]
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from test_sit import Weights, attention, gelu, linear, norm, silu, under, wave
 
@@ -204,6 +205,28 @@ def test_an_imported_run_is_sampled_from(kind, tmp_path, capsys):
     latents = [np.load(tmp_path / "samples" / f"{i:06d}.npy") for i in range(3)]
     assert all(x.shape == (CHANNELS, SIDE, SIDE) and np.isfinite(x).all() and x.std() > 0.1 for x in latents)
     assert (tmp_path / "samples" / "all.png").is_file()
+
+
+def test_samples_of_an_imported_run_are_decoded(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    shape = {"block_out_channels": (4, 4), "norm_num_groups": 2, "latent_channels": CHANNELS, "sample_size": 2 * SIDE}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    diffusers.AutoencoderKL(**shape, **blocks).save_pretrained(tmp_path / "vae")
+    run = imported("sit", tmp_path)
+    asked = [f"run={run}", f"modality.decoder={tmp_path / 'vae'}", f"out={tmp_path / 'samples'}", "n=2", "device=cpu"]
+    assert command(["sample", *asked]) == 0
+    assert Image.open(tmp_path / "samples" / "000001.png").size == (2 * SIDE, 2 * SIDE)
+
+
+def test_what_is_ours_alone_has_no_published_name():
+    for own in (
+        "denoiser.registers",
+        "denoiser.embed.0.weight",
+        "denoiser.blocks.3.attn.q_norm.weight",
+        "objective.trained.other.projector.0.bias",
+    ):
+        assert published.theirs(own, published.layout("reed")) is None
+    assert published.theirs("objective.trained.captions.projector.4.bias", published.layout("reed")) == "projectors.1.4.bias"
 
 
 def faults(path: Any, kind: str = "sit", extra: tuple = ()) -> str:
