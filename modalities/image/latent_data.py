@@ -62,7 +62,7 @@ class LatentData:
         root: str | Path | None = None,
     ) -> None:
         folder = (Path(root) if root else files.data_root()) / Path(name).expanduser()
-        what, command = f"latents {Path(name).name}", f"multigen prepare data={Path(name).name}"
+        what, command = f"latents {Path(name).name}", "multigen prepare data=imagenet"
         self.manifest = Store(folder, layout([1]), what, command).manifest
         known: dict[str, list[int]] = self.manifest.get("targets", {})
         if missing := [target for target in targets if target not in known]:

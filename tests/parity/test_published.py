@@ -338,7 +338,8 @@ def test_training_starts_from_an_imported_checkpoint(tmp_path, monkeypatch, caps
     with Writer(tmp_path / "toy", layout([CHANNELS, SIDE, SIDE], wanted), {**about, "targets": wanted}) as writer:
         for i in range(8):
             arrays = {name: np.random.default_rng(i).normal(size=shape) for name, shape in wanted.items()}
-            writer.add({"moments": np.ones((2 * CHANNELS, SIDE, SIDE)), "label": i % CLASSES, **arrays})
+            moments = np.ones((2 * CHANNELS, SIDE, SIDE))
+            writer.add({"moments": moments, "label": i % CLASSES, **arrays}, "train" if i else "valid")
     run = imported("reed", tmp_path, depth=DEEP, extra=("data.name=toy",))
     sizes = published.settings(published.sizes(state_dict("reed", DEEP), ""), published.layout("reed"), HEADS)
     small = ["trainer.steps=1", "trainer.batch_size=4", "trainer.workers=0", "trainer.precision=no", "trainer.log_to=[]"]
