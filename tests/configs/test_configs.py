@@ -91,6 +91,16 @@ SIDES = {"train": "train", "held_out": "valid"}
 """What metrics call the sides of the data."""
 
 
+@pytest.mark.parametrize("name", options("metrics"))
+def test_every_metric_exists_and_takes_what_it_is_given(name):
+    config = compose("evaluate", [f"metrics={name}", "reference=FILE"])
+    assert list(config["metrics"]) == [name] and config["metrics"][name]["reference"] == "FILE"
+    for node in [*targets(config["metrics"]), config["reader"]]:
+        check(node, name)
+    for measure in make(config["metrics"][name]["measures"], name).values():
+        assert measure.meaning and measure.published.keys() <= {*measure.meaning, *(f"{k}_std" for k in measure.meaning)}
+
+
 @pytest.mark.parametrize("name", options("experiment"))
 def test_experiment_says_what_it_is(name):
     assert describe(config_dir() / "experiment" / f"{name}.yaml") == experiments()[name] != ""

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from toy_numbers import Data, Network, Numbers, Sampler
 
-from multigen import describe
+from multigen import describe, distributed
 from multigen.diffusion import Diffusion
 from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, validation_loss
 from multigen.objective import Denoising, Objective
@@ -36,6 +36,24 @@ class Mean:
     def pictures(self, folder):
         (folder / "mean.png").write_bytes(b"")
         return {"The mean": folder / "mean.png"}
+
+
+class Together(Mean):
+    """The same, fed by several processes with a part each."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = 0
+
+    def update(self, samples, template):
+        super().update(samples, template)
+        self.taken = len(self.values)
+
+    def compute(self):
+        return {f"together_{name}": value for name, value in super().compute().items()}
+
+    def join(self):
+        self.values = distributed.gather(self.values)
 
 
 @pytest.fixture
@@ -148,18 +166,21 @@ def _of_two(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     made = Diffusion(Network(), {"x": Gaussian("velocity")}, Objective({"denoise": Denoising()}))
     loss = validation_loss(made, Data(), Numbers(), batch_size=3)
-    sampler = Sampler()
-    result = _evaluate(folder, sampler=sampler)
-    (folder / f"rank{rank}.json").write_text(json.dumps([loss.total, result, sampler._calls]))
+    sampler, together = Sampler(), Together()
+    result = _evaluate(folder, sampler=sampler, metrics={"mean": Mean(), "together": together})
+    (folder / f"rank{rank}.json").write_text(json.dumps([loss.total, result, sampler._calls, together.taken]))
     dist.destroy_process_group()
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
     torch.multiprocessing.spawn(_of_two, (tmp_path,), nprocs=2)
-    (loss, result, drawn), (other, nothing, more) = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2))
+    found = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2))
+    (loss, result, drawn, taken), (other, nothing, more, rest) = found
     made = Diffusion(Network(), {"x": Gaussian("velocity")}, Objective({"denoise": Denoising()}))
     assert loss == validation_loss(made, Data(), Numbers(), batch_size=3).total
-    assert result["metrics"] == _evaluate(tmp_path / "alone")["metrics"]
+    alone = _evaluate(tmp_path / "alone", metrics={"mean": Mean(), "together": Together()})
+    assert result["metrics"] == alone["metrics"] and result["samples"]["valid"] == alone["samples"]["valid"]
+    assert taken + rest == alone["samples"]["valid"] and taken and rest  # each process fed what can be joined
     assert other != other and nothing == {}  # nan: the first process alone has the numbers
     assert drawn + more == 3 and drawn and more  # each batch was drawn once
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from multigen.denoiser import Output
+from multigen.guidance import Guidance
 from multigen.interpolation import Linear, Trigonometric
 from multigen.ode import AdaptiveODE, log_likelihood
 from multigen.process import Gaussian, Masked, zero_com
@@ -48,6 +49,27 @@ def test_adaptive_sampling_reproduces_a_gaussian(path, predict):
     assert x.dtype == torch.float64
     assert abs(x.mean() - MEAN) < 4 * DEVIATION / math.sqrt(24000) + 1e-3
     assert abs(x.std() - DEVIATION) < 0.01
+
+
+def test_adaptive_sampling_is_guided():
+    """Away from a network of the same data about another mean: the drifts share their slope, so the mean moves on."""
+
+    class Weak(GaussianOracle):
+        def __call__(self, noisy, t, *args, **options):
+            pred = super().__call__(noisy, t, *args, **options).pred["x"]
+            return Output({"x": pred + MEAN * self.slope(t["x"])[:, None]}, {})
+
+        def slope(self, t):
+            """Of the velocity in the mean: that of `MEAN` taken away is that of mean 0."""
+            c = self.process.path(t)
+            gain = c.alpha * DEVIATION**2 / (c.alpha**2 * DEVIATION**2 + c.sigma**2)
+            return -(
+                c.d_alpha * (1 - c.alpha * gain) - c.d_sigma * c.sigma * c.alpha / (c.alpha**2 * DEVIATION**2 + c.sigma**2)
+            )
+
+    process = Gaussian()
+    x = AdaptiveODE(guide=Guidance(2.0, weak=Weak(process)))(GaussianOracle(process), {"x": process}, batch(8000))["x"]
+    assert x.mean() == pytest.approx(2 * MEAN, abs=0.02) and x.std() == pytest.approx(DEVIATION, abs=0.01)
 
 
 @pytest.mark.parametrize("path", [Linear(), Trigonometric()])

@@ -12,6 +12,7 @@ from oracles import DEVIATION, MEAN, GaussianOracle, TableOracle, blank, correla
 from scipy import stats
 
 from multigen.denoiser import Output
+from multigen.guidance import Guidance
 from multigen.interpolation import Linear, Never, Shifted, Trigonometric
 from multigen.process import Gaussian, Masked, Uniform, symmetric, zero_com
 from multigen.random import Noise, keys
@@ -175,6 +176,19 @@ def test_numbers_of_evaluations(sampler, calls):
     oracle = GaussianOracle(process)
     sampler(oracle, {"x": process}, blank(3, 1))
     assert oracle.calls == calls
+
+
+@pytest.mark.parametrize("scale, label", [(1.0, 0), (1.0, 1), (2.0, 1)])
+def test_the_published_sde_samples_classes_of_a_gaussian_in_250_evaluations(scale, label):
+    """I4, as configs/sampler/sde.yaml has it. Classes N(-1, d^2) and N(1, d^2) against N(0, d^2): guided to scale * mean."""
+    process = Gaussian()
+    oracle = GaussianOracle(process, torch.tensor([-1.0, 1.0]))
+    sampler = Sampler(Grid(250, last=0.04), continuous=EulerMaruyama(), guide=Guidance(scale))
+    cond = {"label": torch.full((3000,), label)}
+    x = sampler(oracle, {"x": process}, blank(3000, 1, cond=cond))["x"]
+    assert oracle.calls == 250 * (2 if scale != 1 else 1)
+    assert x.mean() == pytest.approx(scale * (2 * label - 1), abs=0.05)
+    assert x.std() == pytest.approx(DEVIATION, rel=0.05)
 
 
 def test_a_careless_noise_prediction_does_not_throw_samples_off_at_the_start():
