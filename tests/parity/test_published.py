@@ -141,9 +141,9 @@ def test_outputs_are_those_of_the_published_formulas(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["repa", "reed"])
 def test_projectors_go_to_the_terms_that_train_them(kind, tmp_path):
-    run = imported(kind, tmp_path, depth=DEEP)
+    run = imported(kind, tmp_path)
     terms = checkpoint.latest(Run(run).checkpoints).tensors("model")
-    stored = state_dict(kind, DEEP)
+    stored = state_dict(kind)
     for i, term in enumerate(["patches", "captions"][: len(KINDS[kind].targets)]):
         for layer in (0, 2, 4):
             assert torch.equal(
@@ -177,8 +177,8 @@ def test_a_noise_prediction_on_ddpm_gives_the_velocity_of_the_path():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_is_the_reverse_of_import(kind, tmp_path):
-    model, ema = state_dict(kind, DEEP), state_dict(kind, DEEP, seed=1)
-    run = imported(kind, tmp_path, {"model": model, "ema": ema, "steps": 4, "args": argparse.Namespace(a=1), "opt": {}}, DEEP)
+    model, ema = state_dict(kind), state_dict(kind, seed=1)
+    run = imported(kind, tmp_path, {"model": model, "ema": ema, "steps": 4, "args": argparse.Namespace(a=1), "opt": {}})
     assert checkpoint.latest(Run(run).checkpoints).step == 4
     back = foreign.read(export_run(kind, run, tmp_path / "back.pt"))
     assert set(back.model) == set(model) == set(back.ema)
@@ -199,7 +199,7 @@ def test_the_average_is_sampled_from_by_default(tmp_path):
 
 @pytest.mark.parametrize("kind", ["reed", "dit"])
 def test_an_imported_run_is_sampled_from(kind, tmp_path, capsys):
-    run = imported(kind, tmp_path, depth=DEEP)
+    run = imported(kind, tmp_path)
     assert command(["sample", f"run={run}", "n=3", "device=cpu", f"out={tmp_path / 'samples'}"]) == 0
     assert "3 samples of step 0 (model)" in capsys.readouterr().out
     latents = [np.load(tmp_path / "samples" / f"{i:06d}.npy") for i in range(3)]
@@ -256,7 +256,7 @@ def test_every_key_that_does_not_fit_is_named(tmp_path):
     ):
         assert part in found
     assert "unknown projectors.0.0.weight" in faults(saved(tmp_path, state_dict("repa")))
-    assert "missing projectors.1.0.weight" in faults(saved(tmp_path, state_dict("repa", DEEP)), "reed")
+    assert "missing projectors.1.0.weight" in faults(saved(tmp_path, state_dict("repa")), "reed")
 
 
 def test_what_is_no_checkpoint_of_this_size_or_at_all_is_refused_in_one_line(tmp_path):
@@ -309,7 +309,7 @@ def test_a_run_that_means_something_else_is_not_exported(tmp_path):
         export_run("sit", run, tmp_path / "back.bin")
     (tmp_path / "other").mkdir()
     with pytest.raises(MultigenError, match="cannot be written as image/imagenet256_sit"):
-        export_run("sit", imported("repa", tmp_path / "other", depth=DEEP), tmp_path / "back.pt")
+        export_run("sit", imported("repa", tmp_path / "other"), tmp_path / "back.pt")
 
 
 MISTAKES = [
