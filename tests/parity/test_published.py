@@ -308,7 +308,7 @@ def test_a_run_that_means_something_else_is_not_exported(tmp_path):
     with pytest.raises(MultigenError, match=r"must end in \.pt"):
         export_run("sit", run, tmp_path / "back.bin")
     (tmp_path / "other").mkdir()
-    with pytest.raises(MultigenError, match="cannot be written as image/imagenet256_sit"):
+    with pytest.raises(MultigenError, match=r"no place for: objective\.trained\.patches"):
         export_run("sit", imported("repa", tmp_path / "other"), tmp_path / "back.pt")
 
 
