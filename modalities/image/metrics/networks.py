@@ -187,9 +187,9 @@ class Timm(Frozen):
         import timm
 
         self.name, self.size = name, size
-        config = timm.models.get_pretrained_cfg(model)
-        options = {"img_size": size} if config is not None and config.fixed_input_size else {}
         try:
+            config = timm.models.get_pretrained_cfg(model)
+            options = {"img_size": size} if config is not None and config.fixed_input_size else {}
             self.net = timm.create_model(model, pretrained=pretrained and weights is None, num_classes=0, **options)
         except Exception as error:  # the hub's client has dozens of ways to say that it is not reached
             reason = str(error).strip().splitlines()[0]

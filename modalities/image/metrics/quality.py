@@ -89,7 +89,7 @@ class Quality:
     def compute(self) -> dict[str, float]:
         count = max((space.count for space in self._spaces.values()), default=0)
         if count < 2:
-            return dict.fromkeys(self.about()["meaning"], math.nan)
+            return dict.fromkeys(self._meaning, math.nan)
         made = {name: space.seen() for name, space in self._spaces.items()}
         found: dict[str, float] = {}
         for measure in self.measures.values():
@@ -108,11 +108,14 @@ class Quality:
         kinds = {m.features for m in self.measures.values() if name in m.meaning}
         return "_".join([name, self.network.name, *([measure.features] if len(kinds) > 1 else [])])
 
+    @property
+    def _meaning(self) -> dict[str, str]:
+        return {self._title(m, k): text for m in self.measures.values() for k, text in m.meaning.items()}
+
     def about(self) -> dict[str, Any]:
-        meaning = {self._title(m, k): text for m in self.measures.values() for k, text in m.meaning.items()}
         real = [self._title(m, k) for m in self.measures.values() if m.real for k in m.meaning]
         return {
-            "meaning": meaning,
+            "meaning": self._meaning,
             "reference": dict.fromkeys(real, _said(self._real.about)),
             "statistics": self._real.about,
             "network": {"name": self.network.name, "fingerprint": self.network.fingerprint},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,8 +85,9 @@ class Reference:
         suite = path.suffix == ".npz" and path.is_file() and "mu" in members(path)
         return path if suite or path.suffix == ".safetensors" else None
 
-    @property
+    @cached_property
     def data(self) -> Dataset:
+        """The pictures, if the source is no file of statistics."""
         return open_set(self.source) if isinstance(self.source, (str, Path)) else self.source
 
     def resolution(self) -> list[int] | None:
