@@ -11,7 +11,7 @@ from multigen.files import nearest
 from multigen.state import MultigenError, at_least
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_QUIET = ("trainer.progress=false", "trainer.log_to=[]", "trainer.keep=1")
+_QUIET = {"trainer.progress": False, "trainer.log_to": [], "trainer.keep": 1}
 _MEASURES = {"_target_": "multigen.observers.Measures", "_partial_": True}
 
 
@@ -20,7 +20,8 @@ class Arm:
     """One experiment of a suite, with what is changed about it."""
 
     experiment: str
-    settings: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted key of the configuration -> value."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Suite:
         baseline: the arm that the others are compared with.
         slices: in so many pieces a run is made, in turn with the other arms of its seed.
         repeat: steps for which the last arm but the controls is run again, to see that the same comes out; 0 leaves it out.
-        settings: changed in every arm.
+        settings: what is changed in every arm: dotted key -> value.
         validation, samples, measures: settings of what looks on (`multigen.observers`): held-out loss, sample grids, metrics.
         about: what else the file says: notes, hardware, expected numbers and their sources.
     """
@@ -88,7 +89,7 @@ class Suite:
     baseline: str = "vanilla"
     slices: int = 4
     repeat: int = 0
-    settings: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
     validation: Mapping[str, Any] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     measures: Mapping[str, Any] = field(default_factory=dict)
@@ -119,17 +120,17 @@ class Suite:
             for piece in range(1, self.slices + 1):
                 yield from (Part(Run(arm, seed).name, -(-self.steps * piece // self.slices)) for arm in self.arms)
 
-    def overrides(self, run: Run) -> list[str]:
-        """What makes one run of an experiment, as `multigen train` would be told it."""
+    def overrides(self, run: Run) -> dict[str, Any]:
+        """What makes one run of an experiment: dotted key -> value, as `multigen train` would be told it."""
         arm = self.arms[run.arm]
         watched = {
             "validation": self.validation,
             "samples": self.samples,
             "measures": {**_MEASURES, **self.measures} if self.measures else {},
         }
-        looks = [f"++trainer.observers.{o}.{k}={written(v)}" for o, how in watched.items() for k, v in how.items()]
-        named = [f"experiment={arm.experiment}", f"seed={run.seed}", f"trainer.steps={self.steps}"]
-        return [*named, *_QUIET, *looks, *self.settings, *arm.settings]
+        looks = {f"trainer.observers.{o}.{k}": x for o, how in watched.items() for k, x in how.items()}
+        named = {"experiment": arm.experiment, "seed": run.seed, "trainer.steps": self.steps}
+        return {**named, **_QUIET, **looks, **self.settings, **arm.settings}
 
 
 def suite(
@@ -171,10 +172,8 @@ def arm(name: str, given: Any) -> Arm:
     if isinstance(given, str):
         return Arm(given)
     if not isinstance(given, Mapping) or "experiment" not in given or set(given) - {"experiment", "settings"}:
-        raise MultigenError(
-            f"arm {name!r} is an experiment, or {{experiment: NAME, settings: [KEY=VALUE, ...]}}; got {given!r}"
-        )
-    return Arm(str(given["experiment"]), [str(x) for x in given.get("settings") or []])
+        raise MultigenError(f"arm {name!r} is an experiment, or {{experiment: NAME, settings: {{KEY: VALUE}}}}; got {given!r}")
+    return Arm(str(given["experiment"]), dict(given.get("settings") or {}))
 
 
 def _chosen(arms: Any, known: Mapping[str, Arm]) -> dict[str, Arm]:
@@ -219,10 +218,12 @@ def written(value: Any) -> str:
     """A value as an override says it.
 
     >>> written(None), written([1, "a"]), written(True)
-    ('null', '[1,a]', 'true')
+    ('null', "[1,'a']", 'true')
     """
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{k}:{written(x)}' for k, x in value.items())}}}"
+    if isinstance(value, str):
+        return "'" + re.sub(r"(\\*)'", r"\1\1\'", value) + "'"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -31,6 +31,9 @@ _FLAGS = {
 }
 """Hydra's flags that make sense here; the rest only confuse its parser into pages of usage."""
 
+_OPEN = {"sample": ("modality.", "metrics."), "evaluate": ("modality.", "metrics."), "benchmark": ("domain.",)}
+"""Command -> how the settings begin that may be any."""
+
 
 class _Escape(BaseException):
     """Carries a command's own error through Hydra, which would print its own lines about any `Exception`."""
@@ -60,9 +63,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 def _open(arguments: Sequence[str], command: str) -> list[str]:
-    """Where a run brings modality and metrics, ``modality.KEY=VALUE`` changes what is not known before the run is read."""
-    of_run = command in ("sample", "evaluate")
-    return [f"++{a}" if of_run and a.startswith(("modality.", "metrics.")) else a for a in arguments]
+    """Settings that may be any, since they are known when something else is read: a run's modality, a suite's arms."""
+    opened = _OPEN.get(command)
+    return [f"++{a}" if opened and a.startswith(opened) else a for a in arguments]
 
 
 def _settings_first(arguments: Sequence[str]) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from multigen.benchmark.page import redraw, write_results
 from multigen.benchmark.results import AGAIN, collect
 from multigen.benchmark.runner import Runner, slots
-from multigen.benchmark.suite import Part, Run, Suite, seconds, suite
-from multigen.build import Config, compose
+from multigen.benchmark.suite import Part, Run, Suite, seconds, suite, written
+from multigen.build import Config, compose, groups
+from multigen.cli.errors import explain
 from multigen.run import Run as RunFolder
 from multigen.state import MultigenError
 from multigen.trainer import Interrupted
@@ -63,11 +64,20 @@ def prepare(plan: Suite, folder: Path, device: str) -> None:
 
 def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
     try:
-        config = compose("train", [*_sources(), *plan.overrides(run), f"device={device}"])
+        config = compose("train", [*_sources(), *overrides(plan, run), f"device={device}"])
     except MultigenError as error:
-        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in domain.settings=[KEY=VALUE]") from None
+        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in domain.settings={{KEY:VALUE}}") from None
+    except Exception as error:
+        found = explain(error, "train", overrides(plan, run))
+        raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
     with RunFolder(folder, {**config, "run": str(folder)}).open():
         pass
+
+
+def overrides(plan: Suite, run: Run) -> list[str]:
+    """A run's settings as Hydra reads them: choices of a group, and keys that need not be there before."""
+    known = groups("train")
+    return [f"{'' if key in known else '++'}{key}={written(x)}" for key, x in plan.overrides(run).items()]
 
 
 def _sources() -> list[str]:

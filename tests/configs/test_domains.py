@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from multigen.benchmark.suite import Run, suite
+from multigen.benchmark.suite import Run, suite, written
 from multigen.build import compose, options
 from multigen.build.make import check
+from multigen.cli.suite import overrides
 
-NEEDED = {"pdb": ["data.path=DIR", "embeddings=DIR"], "geom_drugs": ["data.path=DIR"]}
-DOMAINS = {name: suite(compose("benchmark", [f"domain={name}"])["domain"]) for name in options("domain")}
+NEEDED = {"pdb": {"data.path": "DIR", "embeddings": "DIR"}, "geom_drugs": {"data.path": "DIR"}}
+DOMAINS = {
+    name: suite(compose("benchmark", [f"domain={name}", f"++domain.settings={written(NEEDED.get(name, {}))}"])["domain"])
+    for name in options("domain")
+}
 ARMS = [(name, arm) for name, made in DOMAINS.items() for arm in made.arms]
 
 
@@ -21,8 +25,7 @@ def composed(name, arm):
     made = DOMAINS[name]
     if made.arms[arm].experiment not in options("experiment"):
         pytest.skip(f"{made.arms[arm].experiment} is not here")
-    needed = [x for x in NEEDED.get(name, []) if not (x.startswith("embeddings") and arm == "vanilla")]
-    return compose("train", [*made.overrides(Run(arm, 1)), *needed])
+    return compose("train", overrides(made, Run(arm, 1)))
 
 
 def targets(node):

@@ -160,7 +160,7 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
                 "is met by reed",
                 "they gain nothing",
                 "2.10x sooner in steps",
-                "1.38x later in FLOPs",
+                "x later in FLOPs with",
             ],
             ["not met"],
         ),

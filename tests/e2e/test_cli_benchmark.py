@@ -90,7 +90,7 @@ def test_trained_arms_are_compared(anywhere, capsys):
 SMOKE = [
     "benchmark", "domain=smoke", "device=cpu", "out=smoke", "domain.steps=4", "repeat=2", "arms=[vanilla,shuffled]", "jobs=2",
     "domain.validation.every=2", "domain.samples={every:4,n:20}", "domain.measures={every:4,n:20,batch_size:20}",
-    "domain.settings=[trainer.batch_size=8,trainer.log_every=2,data.train.count=64,data.valid.count=32,sampler.grid.steps=2]",
+    "domain.settings={trainer.batch_size:8,trainer.log_every:2,data.train.count:64,data.valid.count:32,sampler.grid.steps:2}",
 ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_arms_are_trained_compared_and_drawn(anywhere, capsys):
     before = (anywhere / "smoke/report.html").read_text()
     assert run(["benchmark", "redraw=smoke"]) == 0 and (anywhere / "smoke/report.html").read_text() == before
     assert run(SMOKE) == 0 and read_json("smoke/results.json")["runs"] == found["runs"], "nothing was left to do"
-    assert run([*SMOKE, "domain.settings=[trainer.batch_size=16]"]) == 2
+    assert run([*SMOKE, "domain.settings={trainer.batch_size:16}"]) == 2
     assert "holds a run of another configuration" in capsys.readouterr().err
 
 
@@ -120,7 +120,7 @@ def test_mistakes_in_a_suite_are_one_line(capsys):
         ("domain=smoke", "arms=[vanila]"): "did you mean 'vanilla'",
         ("domain=smoke", "arms=[points/vanila]"): "arm 'points/vanila': unknown experiment",
         ("domain=smoke", "budget=60"): "a number and a unit",
-        ("domain=smoke", "domain.setings=[]"): "unknown key 'domain.setings'",
+        ("domain=smoke", "domain.setings={}"): "domain has no 'setings': did you mean 'settings'",
         ("domain=smoke", "jobs=many"): "jobs is 'many'",
         ("redraw=nowhere",): "nowhere/results.json does not exist",
     }
