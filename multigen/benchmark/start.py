@@ -14,7 +14,7 @@ from multigen.state import Batch, MultigenError
 from multigen.trainer import Trainer
 from multigen.trainer.speed import peak_flops, training_flops
 
-STEPS = 3
+STEPS = 8
 """So many steps' batches are looked at."""
 
 
@@ -61,7 +61,7 @@ def _flops(trainer: Trainer, steps: Sequence[Sequence[Batch]]) -> float | None:
     counted: list[float] = []
     for i, step in enumerate(steps):
         for batch in step:
-            flops = training_flops(trainer.diffusion, trainer.encode(batch), i, examples=len(batch))
+            flops = training_flops(trainer.diffusion, trainer.encode(batch), i)
             if flops is None:
                 return None
             counted.append(flops * len(batch))

@@ -70,8 +70,10 @@ def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
     except Exception as error:
         found = explain(error, "train", overrides(plan, run))
         raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
-    with RunFolder(folder, {**config, "run": str(folder)}).open():
-        pass
+    run_folder = RunFolder(folder, {**config, "run": str(folder)})
+    if not (folder / "config.yaml").is_file() or run_folder.stored() != run_folder.config:
+        with run_folder.open():  # checks that it is the same run, and stores what may change about it
+            pass
 
 
 def overrides(plan: Suite, run: Run) -> list[str]:

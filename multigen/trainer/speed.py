@@ -51,18 +51,17 @@ def _measure(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / best
 
 
-def training_flops(diffusion: nn.Module, batch: Batch, step: int, examples: int = 2) -> float | None:
+def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | None:
     """FLOPs of one example's forward and backward pass, frozen encoders apart; None where they cannot be counted.
 
     It trains a copy, so that nothing of the run (buffers, gradients, hooks) notices.
 
     Args:
-        batch: encoded.
-        examples: so many of its first ones are looked at.
+        batch: encoded; its first two examples are looked at.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    some = batch.map(lambda x: x[:examples])
+    some = batch.map(lambda x: x[:2])
     try:
         with FlopCounterMode(display=False) as counter:
             copy.deepcopy(diffusion)(some, step).total.backward()

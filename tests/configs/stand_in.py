@@ -93,6 +93,7 @@ REPLACED = {
     "modalities.molecule.ccd.Ccd": {"_target_": "stand_in.Zigzags"},
     "modalities.image.latent_data.LatentData": {"_target_": "stand_in.Latents"},
     "modalities.image.latents.Latents": {"decoder": None},
+    "modalities.molecule.geom.GeomDrugs": {"_target_": "stand_in.Zigzags"},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
     "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},

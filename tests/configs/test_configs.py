@@ -28,7 +28,7 @@ BY_TOKENS = ["trainer.batch_tokens=64", "trainer.precision=bf16"]  # fp16 needs 
 
 def composed(name, *overrides):
     """A shipped experiment; a key that it wants a user to give is given."""
-    needed = ["data.path=DIR"] if "/pdb_" in name else []
+    needed = ["data.path=DIR"] if "/pdb_" in name or "/geom_drugs" in name else []
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
@@ -40,7 +40,8 @@ def small(name):
     """Overrides for a run of one step."""
     if "imagenet256" in name:
         return [*SMALL, *BY_NUMBER, *SMALL_SIT]
-    return [*SMALL, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
+    shallow = ["denoiser.layers=2"] if "/geom_drugs" in name else []
+    return [*SMALL, *shallow, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,23 @@ def test_cached_and_online_targets_agree(small_data):
         losses.append(experiment.diffusion.eval()(experiment.modality.encode(batch), step=3))
     torch.testing.assert_close(losses[0].total, losses[1].total)
     assert set(losses[0].parts) == {"denoise/point", "z"}
+
+
+def test_a_pairing_changes_targets_alone():
+    given = ["experiment=points/repa", "data.train.count=40"]
+    own, shuffled, noise = (
+        Experiment(compose("train", [*given, f"pairing={pairing}"])) for pairing in ("own", "shuffled", "random")
+    )
+    key = keys(0, range(8))
+    batches = [
+        e.modality.encode(e.modality.collate([e.train[i] for i in range(8)], key.tolist())) for e in (own, shuffled, noise)
+    ]
+    for batch in batches[1:]:
+        assert batch.clean["point"].equal(batches[0].clean["point"]) and batch.cond["label"].equal(batches[0].cond["label"])
+        assert not torch.isclose(batch.target["z"].value, batches[0].target["z"].value).all(-1).any()
+    assert len({e.train.fingerprint for e in (own, shuffled, noise)}) == 3
+    with pytest.raises(MultigenError, match="the data have none"):
+        _ = Experiment(compose("train", ["experiment=points/vanilla", "pairing=random"])).train
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(config_dir()).as_posix())

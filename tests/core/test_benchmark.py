@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import cache_toys
 import pytest
 import torch
 import training_toys
@@ -12,6 +13,7 @@ import training_toys
 from multigen.benchmark import arms, asking_always, compare, ratio, sampling, spread, take_turns, training, write_comparison
 from multigen.benchmark.compare import first_step, reaching, summary
 from multigen.benchmark.speed import loading
+from multigen.benchmark.start import start, teaching
 from multigen.build.variants import variants, without_alignment
 from multigen.denoiser import Output
 from multigen.files import read_json
@@ -114,6 +116,24 @@ def test_the_bare_network_is_asked_what_the_sampler_asks(sampler, expected):
     assert turns.evaluations == count == expected == len(asked) - count
     assert all(torch.equal(a, b) for a, b in zip(looped, asked[count:], strict=True))
     assert diffusion.denoiser.training, "left as it was found"
+
+
+def test_a_start_tells_what_differs_and_what_it_costs(tmp_path):
+    first, same = (start(training_toys.trainer(tmp_path / name), []) for name in "ab")
+    other = start(training_toys.trainer(tmp_path / "c", model=training_toys.diffusion(seed=1), seed=1), [])
+    assert first["initial"] == same["initial"] and first["batches"] == same["batches"]
+    assert first["batches"].keys() == {"key", "point"} and first["batches"]["key"] != other["batches"]["key"]
+    assert first["initial"]["first.weight"] != other["initial"]["first.weight"]
+    assert first["initial"]["scale"] == other["initial"]["scale"]
+    products = 3 * 8 + 8 * 2 + 8 * 3  # multiplications of the two layers and the projector
+    assert 2 * 2 * products * 8 <= first["flops_per_step"] <= 2 * 3 * products * 8, "forward, and up to twice that backward"
+    assert (first["examples_per_step"], first["train_examples"], first["teacher"]) == (8, 48, None)
+
+
+def test_teachers_are_timed_and_counted():
+    made = cache_toys.job(layout="fixed", delay=0.01)
+    found = teaching([made])
+    assert found["targets"] == ["tokens"] and found["seconds_per_example"] >= 0.01 / 4 and found["flops_per_example"] > 0
 
 
 CONFIG = {

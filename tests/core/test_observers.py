@@ -9,10 +9,10 @@ from toy_numbers import Data, Network, Numbers, Sampler
 from multigen.diffusion import Diffusion
 from multigen.evaluate import validation_loss
 from multigen.objective import Denoising, Objective
-from multigen.observers import SampleGrid, Validation
+from multigen.observers import Measures, SampleGrid, Until, Validation
 from multigen.process import Gaussian
 from multigen.run import Run
-from multigen.trainer import Trainer
+from multigen.trainer import Interrupted, Trainer
 
 
 def _fit(folder, observers, steps=6):
@@ -61,6 +61,38 @@ def test_sample_grids_show_the_same_noise_taking_shape(tmp_path):
     early, late = ([float(x) for x in drawn[name]] for name in ("step_00000003.png", "step_00000006.png"))
     ratio = late[0] / early[0]
     assert ratio != 1 and late == pytest.approx([ratio * x for x in early], rel=0.02)
+
+
+class Count:
+    """How many samples there are, and their mean."""
+
+    def __init__(self) -> None:
+        self.samples = []
+
+    def update(self, samples, template):
+        self.samples += [float(x[0]) for x in samples]
+        assert len(samples) == len(template)
+
+    def compute(self):
+        return {"count": float(len(self.samples)), "mean": sum(self.samples) / len(self.samples)}
+
+
+def test_measures_are_of_fresh_samples_at_every_step(tmp_path):
+    made = []
+    metrics = lambda: made.append(Count()) or {"count": made[-1]}  # noqa: E731
+    trainer = _fit(tmp_path, [Measures(Sampler(), metrics, every=3, n=5, batch_size=2)])
+    assert _logged(trainer, "sample/count") == {3: 5.0, 6: 5.0} and _logged(trainer, "sample/valid_samples") == {
+        3: 1.0,
+        6: 1.0,
+    }
+    assert len(made) == 2 and len(set(_logged(trainer, "sample/mean").values())) == 2
+
+
+def test_a_run_that_ends_early_goes_on_as_if_it_had_not(tmp_path):
+    with pytest.raises(Interrupted, match="after step 4 of 6"):
+        _fit(tmp_path / "a", [Until(4)])
+    again, whole = _fit(tmp_path / "a", [Until(6)]), _fit(tmp_path / "b", [])
+    assert again.step == 6 and torch.equal(again.diffusion.denoiser.scale, whole.diffusion.denoiser.scale)
 
 
 def test_training_does_not_notice_that_it_is_watched(tmp_path):
