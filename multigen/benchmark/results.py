@@ -1,114 +1,20 @@
-"""Run folders to numbers: what was logged, `collect`, and what follows from it, `derive`.
-
-What is collected is all that figures, tables and words are made of; the run folders are then needed for pictures alone.
-"""
+"""What follows from what a benchmark's runs have logged (`multigen.benchmark.collect`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from multigen.benchmark.axes import AXES, epochs, taught
 from multigen.benchmark.bootstrap import apart, estimate
 from multigen.benchmark.compare import Curve, band, first_step, reaching
-from multigen.benchmark.notes import differences
-from multigen.benchmark.suite import Quality, Run, Suite
-from multigen.files import read_json
-from multigen.report.record import Record, read
+from multigen.benchmark.suite import Quality
 
-FORMAT = 1
-"""Version of `results.json`."""
-AGAIN = "-again"
-"""Ends the name of a run that repeats another."""
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
-
-# ------------------------------------------------------------------------------------------------------------------ collecting
-
-
-def collect(folder: Path, suite: Suite) -> dict[str, Any]:
-    """All that the runs of a benchmark have logged so far, as JSON values.
-
-    Returns:
-        ``suite``: every setting of it; ``configs``: arm -> complete configuration (of its first seed); ``runs``: name -> arm,
-        seed, ``step``, ``curves`` (logged number -> [steps, values]), ``clock`` (see `clock`), ``start`` (see
-        `multigen.benchmark.start`), ``grids`` (step -> picture, below the folder) and ``real``; ``initial``: share of the
-        baseline's initial tensors that an arm's network has; ``again``: the repeated run, see `repeated`; ``state``: how it
-        ended; ``notes``: what else is not the same in all runs.
-    """
-    found = {run: read(folder / "runs" / run.name) for run in suite.runs if (folder / "runs" / run.name).is_dir()}
-    records = {arm: [r for run, r in found.items() if run.arm == arm] for arm in suite.arms}
-    began = {run: _start(record) for run, record in found.items()}
-    return {
-        "format": FORMAT,
-        "suite": asdict(suite),
-        "configs": {arm: some[0].config for arm, some in records.items() if some},
-        "runs": {run.name: _run(run, record, began[run], folder) for run, record in found.items()},
-        "initial": _initial(suite, began),
-        "again": repeated(folder, suite),
-        "state": read_json(folder / "state.json") if (folder / "state.json").is_file() else {},
-        "notes": [] if len(records) < 2 else differences({arm: some for arm, some in records.items() if some}),
-    }
-
-
-def _start(record: Record) -> dict[str, Any]:
-    path = record.folder / "start.json"
-    return read_json(path) if path.is_file() else {}
-
-
-def _run(run: Run, record: Record, start: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    keys = [*record.keys("valid"), *record.keys("sample/")]
-    real = record.folder / "samples" / "real.png"
-    return {
-        "arm": run.arm,
-        "seed": run.seed,
-        "step": record.steps,
-        "curves": {key: list(record.series(key)) for key in keys},
-        "clock": clock(record),
-        "start": {k: x for k, x in start.items() if k != "initial"},
-        "grids": {str(step): path.relative_to(folder).as_posix() for step, path in record.grids()},
-        "real": real.relative_to(folder).as_posix() if real.is_file() else None,
-    }
-
-
-def clock(record: Record) -> list[list[float]]:
-    """Steps, and the seconds of training (looking on apart) that they took from the beginning."""
-    steps, each = record.series("step_seconds")
-    made = np.diff([0, *steps])  # (n,)
-    return [list(map(float, steps)), np.cumsum(made * np.asarray(each)).tolist()]
-
-
-def _initial(suite: Suite, began: Mapping[Run, Mapping[str, Any]]) -> dict[str, float]:
-    """Arm -> share of the baseline's tensors with which its network begins too, the least over seeds."""
-    shares: dict[str, list[float]] = {}
-    for run, start in began.items():
-        base = set(began.get(Run(suite.baseline, run.seed), {}).get("initial", {}).items())
-        if base and start:
-            shares.setdefault(run.arm, []).append(len(base & set(start["initial"].items())) / len(base))
-    return {arm: min(found) for arm, found in shares.items()}
-
-
-def repeated(folder: Path, suite: Suite) -> dict[str, Any] | None:
-    """How far a second run of one arm and seed gave the same numbers: losses in training, held-out ones, samples' measures."""
-    run = suite.repeated
-    if run is None or not (folder / "runs" / f"{run.name}{AGAIN}").is_dir():
-        return None
-    first, again = read(folder / "runs" / run.name), read(folder / "runs" / f"{run.name}{AGAIN}")
-    pairs = [
-        (row[key], again.rows[step].get(key))
-        for step, row in first.rows.items()
-        for key in row
-        if step in again.rows and key.startswith(("loss", "valid", "sample/"))
-    ]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    largest = max((abs(a - b) for a, b in known), default=None)
-    return {"run": run.name, "steps": again.steps, "compared": len(known), "largest_difference": largest}
-
-
-# -------------------------------------------------------------------------------------------------------------------- deriving
 
 
 def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,49 +120,6 @@ def _band(curves: Sequence[Curve], runs: Sequence[Mapping[str, Any]]) -> dict[st
     return {**found, **means}
 
 
-Axis = Callable[[Mapping[str, Any], Sequence[float]], list[float] | None]
-
-
-def _seconds(run: Mapping[str, Any], steps: Sequence[float]) -> list[float] | None:
-    at, seconds = run["clock"]
-    return np.interp(steps, [0, *at], [0.0, *seconds]).tolist() if at else None
-
-
-def _flops(run: Mapping[str, Any], steps: Sequence[float]) -> list[float] | None:
-    each = run["start"].get("flops_per_step")
-    return None if each is None else [step * each for step in steps]
-
-
-def _with_teacher(axis: Axis, unit: str) -> Axis:
-    def found(run: Mapping[str, Any], steps: Sequence[float]) -> list[float] | None:
-        alone, teacher = axis(run, steps), taught(run, unit, steps)
-        return None if alone is None or teacher is None else [a + b for a, b in zip(alone, teacher, strict=True)]
-
-    return found
-
-
-AXES: Mapping[str, Axis] = {
-    "steps": lambda run, steps: list(steps),
-    "seconds": _seconds,
-    "flops": _flops,
-    "seconds_with_teacher": _with_teacher(_seconds, "seconds_per_example"),
-    "flops_with_teacher": _with_teacher(_flops, "flops_per_example"),
-}
-"""What progress is counted in: a run's amount at some steps; None where it is not known."""
-
-
-def taught(run: Mapping[str, Any], unit: str, steps: Sequence[float]) -> list[float] | None:
-    """What teachers cost up to some steps: all training examples once where targets are cached, else those of every step."""
-    teacher, start = run["start"].get("teacher"), run["start"]
-    if teacher is None:
-        return [0.0] * len(steps)
-    if (each := teacher[unit]) is None:
-        return None
-    if teacher["kept"]:
-        return [each * start["train_examples"]] * len(steps)
-    return [each * start["examples_per_step"] * step for step in steps]
-
-
 def _along(
     axis: str, arms: Mapping[str, Sequence[Curve]], runs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, list[Curve]]:
@@ -289,11 +152,6 @@ def _level(
         pairs = zip(steps, runs[arm], strict=True)
         found[arm] = [None if step is None else step * epochs(run) for step, run in pairs]
     return {"k": k, "arms": {arm: estimate(values) for arm, values in found.items()}}
-
-
-def epochs(run: Mapping[str, Any]) -> float:
-    """Of one step."""
-    return run["start"].get("examples_per_step", 0.0) / max(run["start"].get("train_examples", 1), 1)
 
 
 def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

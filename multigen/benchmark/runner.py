@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from multigen import checkpoint
 from multigen.benchmark.board import Board
+from multigen.benchmark.room import Slot
 from multigen.benchmark.suite import Part
 from multigen.files import read_json, write_json
 from multigen.run import Run
@@ -20,44 +21,9 @@ from multigen.trainer.signals import Signals
 
 FORMAT = 1
 """Version of `state.json`."""
-_PAUSE = 0.2
+_PAUSE, _TAIL = 0.2, 1 << 16
 _TO_SAVE = 120.0
 """Seconds that a process has for saving before it is killed."""
-
-
-class Slot(NamedTuple):
-    """Room for one process."""
-
-    threads: int
-    gpu: str | None = None
-    """Its device, as ``CUDA_VISIBLE_DEVICES`` names it."""
-
-    def environment(self) -> dict[str, str]:
-        threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        return {**os.environ, **threads, **({} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu})}
-
-
-def slots(jobs: int | None, runs: int, device: str = "auto") -> list[Slot]:
-    """How many processes run side by side, and what each may use.
-
-    Args:
-        jobs: so many; None takes one for each GPU, or one for each core.
-        runs: more than these are of no use.
-        device: of the runs; what begins with "cpu" needs no GPU, "cuda:1" is all that may be used.
-    """
-    gpus = [] if device.startswith("cpu") else _gpus()
-    gpus = [gpus[int(device[5:])]] if gpus and device.startswith("cuda:") else gpus
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(jobs or len(gpus) or cores, max(runs, 1))
-    return [Slot(max(1, cores // count), gpus[i % len(gpus)] if gpus else None) for i in range(count)]
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    count = torch.cuda.device_count()
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return visible[:count] if visible else [str(i) for i in range(count)]
 
 
 @dataclass
@@ -79,7 +45,7 @@ class Runner:
         folder: of the benchmark; ``runs/NAME`` are the runs' folders, ``state.json`` says how far each is.
         parts: what is to be done.
         command: (folder of a run, step) -> the command line that trains it so far.
-        room: see `slots`.
+        room: see `multigen.benchmark.room.slots`.
         budget: seconds after which everything is stopped and saved; None for no limit.
     """
 
@@ -203,9 +169,14 @@ def saved(folder: Path) -> int:
 
 
 def logged(folder: Path) -> int:
-    """The last step that a run has logged."""
-    rows = Run(folder).history()
-    return rows[-1]["step"] if rows else 0
+    """The last step that a run has logged, from the end of a file that may be long."""
+    path = Run(folder).metrics
+    if not path.is_file():
+        return 0
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - _TAIL, 0))
+        found = re.findall(rb'^\{"step": (\d+)', file.read(), re.MULTILINE)
+    return int(found[-1]) if found else 0
 
 
 def last_line(path: Path) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from multigen.benchmark.collect import AGAIN, collect
 from multigen.benchmark.page import redraw, write_results
-from multigen.benchmark.results import AGAIN, collect
-from multigen.benchmark.runner import Runner, slots
+from multigen.benchmark.room import slots
+from multigen.benchmark.runner import Runner
 from multigen.benchmark.suite import Part, Run, Suite, seconds, suite, written
 from multigen.build import Config, compose, groups
 from multigen.cli.errors import explain

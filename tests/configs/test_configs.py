@@ -177,6 +177,16 @@ def test_a_pairing_changes_targets_alone():
         _ = Experiment(compose("train", ["experiment=points/vanilla", "pairing=random"])).train
 
 
+@pytest.mark.parametrize(("name", "pairing"), [("protein/reed", "shuffled"), ("image/emoji_reed", "random")])
+def test_controls_of_cached_targets_train(name, pairing, small_data, tmp_path):
+    config = stand_in.replaced(composed(name, *small(name), f"pairing={pairing}"))
+    experiment = Experiment(config)
+    prepare_targets(experiment, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
+    experiment.trainer(Run(tmp_path / "run", config)).fit()
+    (row,) = [row for row in Run(tmp_path / "run").history() if "loss" in row]
+    assert all(row[f"loss/{term}"] is not None for term in config["objective"]["terms"] if term not in ("denoise", "recall"))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(config_dir()).as_posix())
 def test_file_is_yaml_that_begins_with_what_it_is(path):
     yaml.safe_load(path.read_text())

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from multigen.benchmark.bootstrap import apart, estimate, interval
+from multigen.benchmark.collect import AGAIN, collect
 from multigen.benchmark.page import lines, redraw, write_results
-from multigen.benchmark.results import AGAIN, collect, derive
+from multigen.benchmark.results import derive
 from multigen.benchmark.suite import suite
 from multigen.benchmark.verdict import verdict
 from multigen.files import read_json, write_json

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from multigen.benchmark.board import Board
-from multigen.benchmark.runner import Runner, Slot, slots
+from multigen.benchmark.room import Slot, slots
+from multigen.benchmark.runner import Runner
 from multigen.benchmark.suite import Arm, Part, Run, seconds, suite, written
 from multigen.files import read_json
 from multigen.state import MultigenError
@@ -87,7 +88,7 @@ def test_room_is_shared_out(monkeypatch):
         and slots(2, 6, "cpu") == [Slot(4)] * 2
         and slots(None, 20, "cpu") == [Slot(1)] * 8
     )
-    monkeypatch.setattr("multigen.benchmark.runner._gpus", lambda: ["3", "5"])
+    monkeypatch.setattr("multigen.benchmark.room._gpus", lambda: ["3", "5"])
     assert slots(None, 6) == [Slot(4, "3"), Slot(4, "5")] and slots(4, 6)[3] == Slot(2, "5")
     assert slots(None, 6, "cuda:1") == [Slot(8, "5")] and slots(None, 6, "cpu")[0].gpu is None
     environment = Slot(3, "5").environment()
