@@ -24,14 +24,20 @@ def main(settings: Config) -> None:
     plan = suite(*(settings[k] for k in ("domain", "arms", "seeds", "baseline", "repeat")))
     folder = Path(settings["out"] or f"outputs/benchmark/{plan.name}")
     budget = seconds(settings["budget"])
+    room = slots(_jobs(settings["jobs"]), len(plan.runs), settings["device"])
     prepare(plan, folder, settings["device"])
     parts = [*plan.parts(), *_again(plan)]
-    jobs = None if settings["jobs"] == "auto" else settings["jobs"]
-    room = slots(jobs, len(plan.runs), settings["device"])
     many = f"{len(plan.runs)} runs of {plan.steps:,} steps, {len(room)} side by side"
     print(f"{plan.name}: {many}, in {folder}", file=sys.stderr)
     ended = Runner(folder, parts, command, room, budget).run()
     finish(folder, plan, ended)
+
+
+def _jobs(given: int | str) -> int | None:
+    """So many, or None for as many as there is room for."""
+    if isinstance(given, str) and given != "auto":
+        raise MultigenError(f"jobs is {given!r}: a number, or auto")
+    return None if isinstance(given, str) else given
 
 
 def finish(folder: Path, plan: Suite, ended: str) -> None:

@@ -44,7 +44,8 @@ def _terms(run: Record) -> str:
 def _teacher(run: Record, term: str) -> str:
     target = run.setting(f"objective.terms.{term}.target")
     encoder = run.setting(f"encoders.{target}")
-    return f"{_last(encoder)} {target}" if encoder else str(target)
+    whose = {"random": "noise like ", "shuffled": "another example's "}.get(run.setting("pairing", "own"), "")
+    return whose + (f"{_last(encoder)} {target}" if encoder else str(target))
 
 
 def _last(target: Any) -> str:

@@ -99,7 +99,7 @@ def test_arms_are_trained_compared_and_drawn(anywhere, capsys):
     assert run(SMOKE) == 0
     said, found = capsys.readouterr().out, read_json("smoke/results.json")
     assert "After 4 steps with one seed, vanilla has a held-out denoising loss of" in said
-    assert "A second run of vanilla-0 gave the same" in said and found["again"]["largest_difference"] == 0
+    assert "A second run of shuffled-0 gave the same" in said and found["again"]["largest_difference"] == 0
     assert found["numbers"]["same_batches"] and found["initial"] == {"vanilla": 1.0, "shuffled": 1.0}
     assert found["runs"]["shuffled-0"]["start"]["teacher"]["flops_per_example"] > 0
     assert found["runs"]["vanilla-0"]["start"]["flops_per_step"] > 0 and found["configs"]["shuffled"]["pairing"] == "shuffled"
