@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from multigen import describe, distributed
+from multigen import buckets, describe, distributed
+from multigen.buckets import ranges
 from multigen.cache.encode import spaced
 from multigen.files import atomic_write, make_folder, write_json
 from multigen.modality import Dataset, Metric, Modality
-from multigen.random import keys
+from multigen.random import hash64, keys
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, State
 
@@ -113,19 +114,12 @@ def validation_loss(
     return ValidationLoss(means.pop(""), means, len(asked))
 
 
-def ranges(n: int, size: int) -> list[range]:
-    """0 .. n - 1 in parts of `size`: what `sample_batches` draws, batch by batch."""
-    if n < 1 or size < 1:
-        raise MultigenError(f"sampling needs at least 1 sample and batches of at least 1, got n={n} and batch_size={size}")
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
-
-
 def sample_batches(
     sampler: Any,
     denoiser: Any,
     processes: Mapping[str, Any],
     modality: Modality[S],
-    batches: Sequence[range],
+    batches: Iterable[Sequence[int]],
     seed: int = 0,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
@@ -134,14 +128,14 @@ def sample_batches(
 
     Args:
         sampler: ``(denoiser, processes, template) -> State``.
-        batches: see `ranges`; with several processes each takes its `multigen.distributed.shard` of them.
+        batches: see `multigen.buckets.batches`; with several processes each takes its `multigen.distributed.shard` of them.
         folder: where finished states are kept, one file per batch, so that an interrupted drawing goes on where it was. A file
             is used again only if weights, sampler, processes and template are those that made it.
     """
     made_by = describe.digest(denoiser, sampler, processes) if folder else None
     for index in batches:
         template = modality.template(index, seed)
-        path = folder / f"{index.start:07d}-{index.stop:07d}.safetensors" if folder else None
+        path = folder / f"{index[0]:07d}-{hash64(*index) & 0xFFFFFFFF:08x}.safetensors" if folder else None
         mark = describe.digest(made_by, template) if folder else ""
         state = _load(path, mark)
         if state is None:
@@ -216,14 +210,15 @@ def evaluate(
     made_by = describe.digest(denoiser, sampler, processes, seed)
     kept = folder / "evaluation" / made_by[:12]
     draw = partial(sample_batches, sampler, denoiser, processes, modality, seed=seed, device=device, folder=kept)
-    batches = ranges(n, batch_size)
+    batches = buckets.batches(modality, n, batch_size, seed)
     if distributed.world() > 1:
         for _ in draw(distributed.shard(batches)):
             pass
         distributed.barrier()
     if distributed.rank() > 0:
         return {}
-    first, valid = _feed(draw(batches), metrics, shown)
+    ordered = buckets.in_order(modality, batches, draw(batches), ranges(n, batch_size), seed)
+    first, valid = _feed(ordered, metrics, shown)
     result = {
         "format": FORMAT,
         "metrics": _compute(metrics),

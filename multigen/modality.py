@@ -97,6 +97,18 @@ class Reported(Protocol):
         ...
 
 
+@runtime_checkable
+class Filed(Protocol):
+    """What a `Modality` may add that has formats for many samples in one file."""
+
+    formats: Collection[str]
+    """Endings of names, such as ".sdf"."""
+
+    def write(self, samples: Sequence[Any], path: Path) -> Path:
+        """Write all samples to a file in the format that its name ends with."""
+        ...
+
+
 class Metric(Protocol[T]):
     """A number, or several, about a set of samples."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from multigen import distributed
+from multigen.buckets import batches, sorted_by
 from multigen.cache.encode import spaced
-from multigen.evaluate import ranges, real_samples, sample_batches, validation_loss
+from multigen.evaluate import real_samples, sample_batches, validation_loss
 from multigen.files import make_folder
 from multigen.modality import Dataset
+from multigen.state import at_least
 
 if TYPE_CHECKING:
     from multigen.trainer import Trainer
@@ -76,15 +78,17 @@ class SampleGrid:
         average: int = 0,
     ) -> None:
         self.sampler, self.every, self.held_out = sampler, every, held_out
-        self.batches, self.n, self.seed, self.average = ranges(n, batch_size), n, seed, average
+        self.n, self.batch_size, self.seed, self.average = n, batch_size, seed, average
+        at_least(1, n=n, batch_size=batch_size)
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        mine = distributed.shard(self.batches)
+        plan = batches(trainer.modality, self.n, self.batch_size, self.seed)
+        mine = distributed.shard(plan)
         with trainer.averaged(self.average) as diffusion:
             parts = (self.sampler, diffusion.denoiser, diffusion.processes, trainer.modality, mine, self.seed, trainer.device)
             samples = distributed.gather([sample for drawn, _ in sample_batches(*parts) for sample in drawn])
         if trainer.main:
-            self._draw(trainer, samples, step)
+            self._draw(trainer, sorted_by(plan, samples), step)
         return {}
 
     def _draw(self, trainer: Trainer, samples: list[Any], step: int) -> None:
