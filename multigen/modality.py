@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -94,6 +94,25 @@ class Reported(Protocol):
         Asked of the class, so that a page is written without data, network or teacher. What a part shows, a metric wrote into
         the run's folder.
         """
+        ...
+
+
+class Alternative(NamedTuple):
+    """An experiment with one thing done otherwise."""
+
+    meaning: str
+    """What is compared, in few words: "with / without"."""
+    config: dict[str, Any]
+    """The experiment's configuration, changed."""
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """What the class of a `Modality` may add whose parts have a cost that is worth knowing."""
+
+    @staticmethod
+    def alternatives(config: dict[str, Any]) -> Mapping[str, Alternative]:
+        """Name -> an alternative to an experiment, against which ``multigen benchmark`` measures its training step."""
         ...
 
 

@@ -21,7 +21,7 @@ from modalities.molecule.sample import Molecule
 from modalities.molecule.sizes import Sizes
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen import random
-from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
+from multigen.modality import Alternative, Dataset, Encoder, Example, collate_targets, run_encoders
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State
@@ -169,6 +169,17 @@ class Molecules:
 
     def draw(self, samples: Sequence[Molecule | None], path: Path) -> Path:
         return drawing.draw(samples, path)
+
+    @staticmethod
+    def alternatives(config: dict[str, Any]) -> dict[str, Alternative]:
+        """Without optimal transport; with a dense EGNN as wide and deep, where the network has a width."""
+        uncoupled = {**config, "modality": {**config["modality"], "couple": False}}
+        found = {"coupling": Alternative("with optimal transport / without", uncoupled)}
+        same = {k: config["denoiser"][k] for k in ("width", "edges", "message", "layers") if k in config["denoiser"]}
+        if "width" not in same:
+            return found
+        plain = {**config, "denoiser": {"_target_": "modalities.molecule.egnn.EGNN", **same}}
+        return {**found, "egnn": Alternative("the network / a dense EGNN as wide and deep", plain)}
 
     @staticmethod
     def parts() -> list[Part]:
