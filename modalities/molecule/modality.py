@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.molecule import drawing, fragments, sizes, transport, viewing, writing
+from modalities.molecule import drawing, fragments, reporting, sizes, transport, viewing, writing
 from modalities.molecule.denoiser import FIXED
 from modalities.molecule.sample import Molecule
 from modalities.molecule.sizes import Sizes
@@ -183,8 +183,8 @@ class Molecules:
 
     @staticmethod
     def parts() -> list[Part]:
-        """What the report of a run shows besides what all show: molecules that can be turned."""
-        return viewing.parts()
+        """What the report of a run shows besides what all show: valences, molecules that can be turned, completions."""
+        return [*viewing.parts(), *reporting.parts()]
 
 
 def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[Any], key: Tensor) -> Batch:

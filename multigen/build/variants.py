@@ -14,8 +14,8 @@ def variants(config: Config) -> dict[str, Config]:
     """Configurations by name; those that come to the same thing in this experiment are equal.
 
     ``step`` is the experiment as it is configured; ``vanilla`` lacks its alignment terms and their encoders. All train in one
-    process that makes its own batches, so that nothing works in the background of another's turn, and nobody looks on. What the
-    modality's class has `multigen.modality.Compared` of it is added under its names.
+    process that makes its own batches, so that nothing works in the background of another's turn, and nobody looks on. What
+    the modality wants compared is added under its own names.
     """
     bare = _with_trainer(config, compile=False, workers=0, observers={}, log_to=[])
     step, cached = _with_targets(bare, config["targets"]), _with_targets(bare, "cached")
@@ -33,7 +33,7 @@ def variants(config: Config) -> dict[str, Config]:
 
 def alternatives(config: Config) -> Mapping[str, Alternative]:
     """What the modality wants compared; nothing if it has no such wish."""
-    found = check(config.get("modality"), "modality")
+    found = check(config["modality"], "modality") if config.get("modality") else None
     return found.alternatives(config) if isinstance(found, Compared) else {}
 
 

@@ -21,6 +21,8 @@ _KINDS: dict[str, Any] = {
     "rounds": int,
     "steps": int,
     "samples": int,
+    "sampler_steps": list[int],
+    "measure": list[str] | None,
     "workers": int,
     "given": list[str],
     "evaluate": dict[str, int | None],
