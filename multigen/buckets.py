@@ -16,6 +16,8 @@ S = TypeVar("S")
 
 WINDOW = 1024
 """Samples that are sorted together: so many are held at most before they are handed out."""
+SPREAD = 1.25
+"""Largest over smallest size of a batch, at most."""
 
 
 @runtime_checkable
@@ -39,7 +41,7 @@ def batches(modality: Any, n: int, size: int, seed: int) -> list[Sequence[int]]:
 
     What is drawn early is handed out early: sizes are sorted within windows of `WINDOW` samples.
     """
-    parts = ranges(n, size)
+    parts = ranges(n, size)  # refuses what cannot be
     if not isinstance(modality, Sized):
         return list(parts)
     windows = ranges(n, max(WINDOW // size, 1) * size)
@@ -47,13 +49,19 @@ def batches(modality: Any, n: int, size: int, seed: int) -> list[Sequence[int]]:
 
 
 def bucketed(index: Sequence[int], sizes: Sequence[int], batch_size: int) -> list[list[int]]:
-    """The same indices by ascending size, in batches; those of equal size keep their order.
+    """The same indices by ascending size, in batches within a factor of `SPREAD`; those of equal size keep their order.
 
     >>> bucketed([0, 1, 2, 3], [9, 4, 9, 5], 2)
     [[1, 3], [0, 2]]
     """
-    order = [index[i] for i in np.argsort(np.asarray(sizes), kind="stable").tolist()]
-    return [order[part.start : part.stop] for part in ranges(len(order), batch_size)]
+    found: list[list[int]] = []
+    smallest = 0
+    for i in np.argsort(np.asarray(sizes), kind="stable").tolist():
+        if not found or len(found[-1]) == batch_size or sizes[i] > SPREAD * smallest:
+            found.append([])
+            smallest = sizes[i]
+        found[-1].append(index[i])
+    return found
 
 
 def in_order(

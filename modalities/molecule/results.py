@@ -90,8 +90,8 @@ class Results:
         n = c["completions"]
         novel = [] if c["novel"] is None else [f"{c['novel']} of these no training molecule"]
         name = self.fragment.name or "the fragment"
-        valid = f"{c['valid']} valid ({c['valid'] / n:.0%})"
-        said = [valid, f"{c['valid_connected']} valid and connected", f"{c['different']} different", *novel]
+        valid, whole = (f"{c[name]} {name.replace('_', ' and ')} ({c[name] / n:.0%})" for name in ("valid", "valid_connected"))
+        said = [valid, whole, f"{c['different']} different", *novel]
         return f"{n} completion{'s' * (n > 1)} of {name}: {', '.join(said)}"
 
 

@@ -54,8 +54,16 @@ def test_what_has_no_sizes_is_drawn_as_it_comes():
 
 def test_many_are_sorted_within_windows():
     plan = batches(Lines(), 2 * WINDOW + 10, 64, 0)
-    first = [i for batch in plan[: WINDOW // 64] for i in batch]
-    assert sorted(first) == list(range(WINDOW)) and sorted(plan[-1]) == list(range(2 * WINDOW, 2 * WINDOW + 10))
+    windows = [{i // WINDOW for i in batch} for batch in plan]
+    assert all(len(window) == 1 for window in windows) and [w for (w,) in windows] == sorted(w for (w,) in windows)
+    assert sorted(i for batch in plan for i in batch) == list(range(2 * WINDOW + 10))
+
+
+def test_a_batch_holds_nothing_much_larger_than_its_smallest():
+    sizes = Lines().sizes(range(40), 0)
+    plan = batches(Lines(), 40, 64, 0)
+    assert all(max(sizes[i] for i in batch) <= 1.25 * min(sizes[i] for i in batch) for batch in plan)
+    assert padding(sizes, plan) < 0.12
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
