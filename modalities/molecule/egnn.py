@@ -73,9 +73,9 @@ class Layer(nn.Module):
         # the first linear map of f, in parts: it acts on atoms before they are paired
         self.own, self.other = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.pair, self.second = nn.Linear(edges + 3, width, bias=False), nn.Linear(width, width)
-        self.gate, self.step = nn.Linear(width, 1), nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+        self.gate = nn.Linear(width, 1)
+        self.step = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False))
         self.node = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
-        nn.init.zeros_(self.step[2].bias)
 
     def forward(self, nodes: Tensor, x: Tensor, about: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, D), (B, N, 3), (B, N, N, E + 2), Bool (B, N, N) -> (B, N, D), (B, N, 3)."""

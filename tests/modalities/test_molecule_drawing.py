@@ -13,6 +13,7 @@ from modalities.molecule.sample import Molecule
 from modalities.molecule.space import in_space, principal
 from modalities.molecule.vocabulary import BONDS
 from modalities.molecule.writing import explicit, write
+from multigen.files import write_json
 from multigen.report import Record
 from multigen.state import MultigenError
 
@@ -176,3 +177,13 @@ def test_both_stability_tables_stand_side_by_side():
 def test_given_atoms_are_coloured(tmp_path):
     plain, marked = (draw(ALL, tmp_path / f"{name}.png", given=given) for name, given in (("plain", ()), ("marked", (0, 1))))
     assert size(plain) == size(marked) and plain.read_bytes() != marked.read_bytes()
+
+
+def test_completions_in_the_runs_folder_are_shown(tmp_path):
+    draw(ALL, tmp_path / "grown" / "completions.png")
+    write_json(
+        tmp_path / "grown" / "summary.json", {"fragment": "a/b.sdf", "add": "2:4", "completions": 8, "valid_connected": 3}
+    )
+    section = reporting.completions(Record(tmp_path))
+    assert "b.sdf with 2:4 atoms more: 8 completions, 3 of them valid" in section.blocks[0].pictures[0].caption
+    assert reporting.completions(Record(tmp_path / "grown")) is None
