@@ -18,7 +18,7 @@ def main(config: Any) -> None:
     e, n, seed = model.experiment, model.settings["n"], model.settings["seed"]
     target = target_of(model)
     if distributed.rank() == 0:
-        make_folder(target.parent if is_file(model, target) else target)  # before the work, which could not be kept otherwise
+        make_folder(target.parent if filed(model, target) else target)  # before the work, which could not be kept otherwise
     plan = buckets.batches(e.modality, n, model.settings["batch_size"], seed)
     batches = sample_batches(e.sampler, e.denoiser, e.processes, e.modality, distributed.shard(plan), seed, model.device)
     samples = distributed.gather([sample for drawn, _ in batches for sample in drawn])
@@ -29,11 +29,11 @@ def main(config: Any) -> None:
 
 def write(samples: list[Any], model: Trained, target: Path) -> None:
     modality = model.experiment.modality
-    if is_file(model, target):
-        modality.write(samples, target)
+    if one := filed(model, target):
+        one.write(samples, target)
     else:
         modality.save(samples, target)
-    picture = modality.draw(samples, target.with_suffix(".png") if is_file(model, target) else target / "all.png")
+    picture = modality.draw(samples, target.with_suffix(".png") if one else target / "all.png")
     valid = sum(sample is not None for sample in samples)
     print(f"{valid:,} samples of step {model.checkpoint.step:,} ({model.weights}) in {target}, all of them in {picture}")
 
@@ -45,10 +45,10 @@ def show_padding(modality: Any, n: int, plan: list[Any], seed: int) -> None:
         print(f"{share:.1%} of the sites in {len(plan):,} batches were padding")
 
 
-def is_file(model: Trained, target: Path) -> bool:
-    """Whether all samples go to one file: its name ends as the modality's files do."""
+def filed(model: Trained, target: Path) -> Filed | None:
+    """The modality, if all samples go to one file: its name ends as the modality's files do."""
     modality = model.experiment.modality
-    return isinstance(modality, Filed) and target.suffix.lower() in modality.formats
+    return modality if isinstance(modality, Filed) and target.suffix.lower() in modality.formats else None
 
 
 def target_of(model: Trained) -> Path:

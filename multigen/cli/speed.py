@@ -57,7 +57,7 @@ def main(settings: Config) -> None:
 def _wanted(settings: Config) -> dict[str, Ratio]:
     """What ``measure=`` names; all if it names nothing."""
     known = {**RATIOS, **{name: Ratio("step", name, one.meaning) for name, one in alternatives(settings).items()}}
-    names: Sequence[str] = known if settings["measure"] is None else settings["measure"]
+    names: Sequence[str] = list(known) if settings["measure"] is None else settings["measure"]
     for name in names:
         if name not in known:
             raise MultigenError(f"cannot measure {name!r}: {nearest(name, known)}")
