@@ -5,11 +5,11 @@ RUN ?= outputs/demo
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo demo-image demo-protein test lint install clean
+.PHONY: demo demo-image demo-protein demo-molecule test lint install clean
 
 # Each step goes on where it was interrupted: prepared data is kept, the run folders are continued.
-demo: demo-image demo-protein
-	@echo "done: open $(RUN)/image/report.html and $(RUN)/protein/report.html"
+demo: demo-image demo-protein demo-molecule
+	@echo "done: open report.html in $(RUN)/image, $(RUN)/protein and $(RUN)/molecule"
 
 demo-image: $(READY)
 	$(BIN)/multigen prepare experiment=image/demo
@@ -22,6 +22,13 @@ demo-protein: $(READY)
 	$(BIN)/multigen train experiment=protein/demo run=$(RUN)/protein
 	$(BIN)/multigen design data/examples/1A8O.pdb.gz --run $(RUN)/protein --n 4 --out $(RUN)/protein/designs
 	$(BIN)/multigen evaluate run=$(RUN)/protein
+
+demo-molecule: $(READY)
+	$(BIN)/multigen prepare experiment=molecule/demo
+	$(BIN)/multigen train experiment=molecule/demo run=$(RUN)/molecule
+	$(BIN)/multigen sample run=$(RUN)/molecule n=32 out=$(RUN)/molecule/molecules.sdf
+	$(BIN)/multigen complete data/examples/benzamidine.sdf --run $(RUN)/molecule --n 24 --add 2:6 --out $(RUN)/molecule/completions
+	$(BIN)/multigen evaluate run=$(RUN)/molecule
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)

@@ -8,7 +8,7 @@ size nor the number of processes changes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from multigen import describe, distributed
+from multigen import buckets, describe, distributed
+from multigen.buckets import ranges
 from multigen.cache.encode import spaced
 from multigen.files import atomic_write, make_folder, write_json
 from multigen.modality import Dataset, Drawn, Joined, Metric, Modality
-from multigen.random import keys
+from multigen.random import hash64, keys
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, State
 
@@ -114,19 +115,12 @@ def validation_loss(
     return ValidationLoss(means.pop(""), means, len(asked))
 
 
-def ranges(n: int, size: int) -> list[range]:
-    """0 .. n - 1 in parts of `size`: what `sample_batches` draws, batch by batch."""
-    if n < 1 or size < 1:
-        raise MultigenError(f"sampling needs at least 1 sample and batches of at least 1, got n={n} and batch_size={size}")
-    return [range(start, min(start + size, n)) for start in range(0, n, size)]
-
-
 def sample_batches(
     sampler: Any,
     denoiser: Any,
     processes: Mapping[str, Any],
     modality: Modality[S],
-    batches: Sequence[range],
+    batches: Iterable[Sequence[int]],
     seed: int = 0,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
@@ -135,14 +129,14 @@ def sample_batches(
 
     Args:
         sampler: ``(denoiser, processes, template) -> State``.
-        batches: see `ranges`; with several processes each takes its `multigen.distributed.shard` of them.
+        batches: see `multigen.buckets.batches`; with several processes each takes its `multigen.distributed.shard` of them.
         folder: where finished states are kept, one file per batch, so that an interrupted drawing goes on where it was. A file
             is used again only if weights, sampler, processes and template are those that made it.
     """
     made_by = describe.digest(denoiser, sampler, processes) if folder else None
     for index in batches:
         template = modality.template(index, seed)
-        path = folder / f"{index.start:07d}-{index.stop:07d}.safetensors" if folder else None
+        path = folder / f"{index[0]:07d}-{hash64(*index) & 0xFFFFFFFF:08x}.safetensors" if folder else None
         mark = describe.digest(made_by, template) if folder else ""
         state = _load(path, mark)
         if state is None:
@@ -221,11 +215,15 @@ def evaluate(
     """
     kept = states_folder(folder, sampler, denoiser, processes, seed)
     draw = partial(sample_batches, sampler, denoiser, processes, modality, seed=seed, device=device, folder=kept)
-    batches = ranges(n, batch_size)
-    valid = _feed(draw, batches, metrics)
+    plan = buckets.batches(modality, n, batch_size, seed)
+
+    def ordered() -> Drawn:
+        return buckets.in_order(modality, plan, draw(plan), ranges(n, batch_size), seed)
+
+    valid = _feed(lambda: draw(distributed.shard(plan)), ordered, metrics)
     if distributed.rank() > 0:
         return {}
-    first = list(islice((sample for drawn, _ in draw(batches) for sample in drawn), shown))
+    first = list(islice((sample for drawn, _ in ordered() for sample in drawn), shown))
     result = {
         "format": FORMAT,
         "metrics": _compute(metrics),
@@ -267,7 +265,8 @@ def evaluate_finished(
     Returns:
         What stands in the file; with several processes, which share the work, only the first gets it.
     """
-    valid = _feed(lambda batches: (samples(index) for index in batches), ranges(len(samples), batch_size), metrics)
+    batches = ranges(len(samples), batch_size)
+    valid = _feed(lambda: map(samples, distributed.shard(batches)), lambda: map(samples, batches), metrics)
     if distributed.rank() > 0:
         return {}
     result = {
@@ -296,21 +295,26 @@ class Finished(Protocol):
         ...
 
 
-def _feed(draw: Callable[[Sequence[range]], Drawn], batches: Sequence[range], metrics: Mapping[str, Metric[Any]]) -> int:
+def _feed(part: Callable[[], Drawn], whole: Callable[[], Drawn], metrics: Mapping[str, Metric[Any]]) -> int:
     """Give the samples to every metric, and count the valid ones on process 0.
 
-    With several processes each draws a part. Metrics that can be joined take it in there; the others are given all samples
+    With several processes each draws its part. Metrics that can be joined take it in there; the others are given all samples
     by process 0 alone, once all are drawn.
+
+    Args:
+        part: draws what this process shall draw.
+        whole: draws all, in order.
     """
-    shared = [m for m in metrics.values() if isinstance(m, Joined) or distributed.world() == 1]
-    alone = [m for m in metrics.values() if m not in shared]
-    valid = sum(distributed.gather([_take(draw(distributed.shard(batches)), shared)]))
+    joined = [m for m in metrics.values() if isinstance(m, Joined)]
+    alone = [m for m in metrics.values() if m not in joined]
+    if distributed.world() == 1:
+        return _take(whole(), [*joined, *alone])
+    valid = sum(distributed.gather([_take(part(), joined)]))
     distributed.barrier()
-    for metric in shared:
-        if isinstance(metric, Joined):
-            metric.join()
+    for metric in joined:
+        metric.join()
     if distributed.rank() == 0 and alone:
-        _take(draw(batches), alone)
+        _take(whole(), alone)
     return valid
 
 

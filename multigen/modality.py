@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -102,6 +102,25 @@ Drawn = Iterable[tuple[Sequence[Any], Batch]]
 """Samples batch by batch, each with the template that it was made for."""
 
 
+class Alternative(NamedTuple):
+    """An experiment with one thing done otherwise."""
+
+    meaning: str
+    """What is compared, in few words: "with / without"."""
+    config: dict[str, Any]
+    """The experiment's configuration, changed."""
+
+
+@runtime_checkable
+class Compared(Protocol):
+    """What the class of a `Modality` may add whose parts have a cost that is worth knowing."""
+
+    @staticmethod
+    def alternatives(config: dict[str, Any]) -> Mapping[str, Alternative]:
+        """Name -> an alternative to an experiment, against which ``multigen benchmark`` measures its training step."""
+        ...
+
+
 @runtime_checkable
 class Filed(Protocol):
     """What a `Modality` may add that has formats for many samples in one file."""
@@ -129,7 +148,7 @@ class Joined(Protocol):
     """What a `Metric` may add, to be fed by several processes with a part of the samples each."""
 
     def join(self) -> None:
-        """Called by all of them: bring together, in order, what each took in. The first one computes afterwards."""
+        """Called by all of several processes: bring together, in order, what each took in. The first computes afterwards."""
         ...
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from multigen import distributed
+from multigen.buckets import batches, in_order, ranges
 from multigen.cache.encode import spaced
-from multigen.evaluate import measured, ranges, real_samples, sample_batches, validation_loss
+from multigen.evaluate import measured, real_samples, sample_batches, validation_loss
 from multigen.files import make_folder
-from multigen.modality import Dataset, Metric
-from multigen.state import Batch
+from multigen.modality import Dataset, Drawn, Metric
+from multigen.state import at_least
 
 if TYPE_CHECKING:
     from multigen.trainer import Trainer
@@ -79,10 +80,11 @@ class SampleGrid:
         average: int = 0,
     ) -> None:
         self.sampler, self.every, self.held_out = sampler, every, held_out
-        self.batches, self.n, self.seed, self.average = ranges(n, batch_size), n, seed, average
+        self.n, self.batch_size, self.seed, self.average = n, batch_size, seed, average
+        at_least(1, n=n, batch_size=batch_size)
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        drawn = _drawn(trainer, self.sampler, self.batches, self.seed, self.average)
+        drawn = _drawn(trainer, self.sampler, self.n, self.batch_size, self.seed, self.average)
         if trainer.main:
             self._draw(trainer, [sample for samples, _ in drawn for sample in samples], step)
         return {}
@@ -119,19 +121,21 @@ class Measures:
         average: int = 0,
     ) -> None:
         self.sampler, self.metrics, self.every = sampler, metrics, every
-        self.batches, self.seed, self.average = ranges(n, batch_size), seed, average
+        self.n, self.batch_size, self.seed, self.average = n, batch_size, seed, average
+        at_least(1, n=n, batch_size=batch_size)
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        drawn = _drawn(trainer, self.sampler, self.batches, self.seed, self.average)
+        drawn = _drawn(trainer, self.sampler, self.n, self.batch_size, self.seed, self.average)
         return {f"sample/{name}": value for name, value in measured(drawn, self.metrics()).items()} if trainer.main else {}
 
 
-def _drawn(trainer: Trainer, sampler: Any, batches: Sequence[range], seed: int, average: int) -> list[tuple[list[Any], Batch]]:
-    """Samples of the averaged weights with the templates that they were made for, shared among processes."""
-    mine = distributed.shard(batches)
+def _drawn(trainer: Trainer, sampler: Any, n: int, batch_size: int, seed: int, average: int) -> Drawn:
+    """Samples 0 to n - 1 of the averaged weights with their templates, shared among processes; in the first, all of them."""
+    plan = batches(trainer.modality, n, batch_size, seed)
     with trainer.averaged(average) as diffusion:
-        parts = (sampler, diffusion.denoiser, diffusion.processes, trainer.modality, mine, seed, trainer.device)
-        return distributed.gather(list(sample_batches(*parts)))
+        parts = (diffusion.denoiser, diffusion.processes, trainer.modality, distributed.shard(plan), seed, trainer.device)
+        drawn = distributed.gather(list(sample_batches(sampler, *parts)))
+    return list(in_order(trainer.modality, plan, drawn, ranges(n, batch_size), seed)) if trainer.main else []
 
 
 class Until:

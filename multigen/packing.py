@@ -1,8 +1,8 @@
 """Batches of similar sizes under a budget of sites, for examples of very different sizes.
 
 Each epoch is the epoch's own permutation, cut into windows; in a window, examples are sorted by size and packed as long as
-(number of examples) x (largest size) stays within the budget; at last the batches are shuffled. No example is dropped, and
-everything is a function of (seed, epoch), so a run goes on from any step.
+(number of examples) x (largest size) ^ power stays within the budget; at last the batches are shuffled. No example is dropped,
+and everything is a function of (seed, epoch), so a run goes on from any step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from multigen.random import keys, permutation
 from multigen.state import MultigenError, at_least
 
+UNITS = {1: "batch_tokens", 2: "batch_pairs"}
+"""Power of the size -> what a budget of it is called in a trainer's settings."""
+
 
 class Plan(NamedTuple):
     """One epoch's batches."""
@@ -23,7 +26,7 @@ class Plan(NamedTuple):
     batches: list[NDArray[np.int64]]
     """Positions within the epoch, batch by batch."""
     padding: float
-    """Share of the sites of all batches that are padding."""
+    """Share of the sites of all batches, or of their pairs, that are padding."""
 
 
 class Packed:
@@ -31,29 +34,32 @@ class Packed:
 
     Args:
         sizes: (N,), sites of each example.
-        tokens: most sites of one micro-batch of one process, padding included. A larger example is a batch of its own.
+        budget: most sites (or pairs, ...) of one micro-batch of one process, padding included. A larger example is a batch of
+            its own.
         accumulate: micro-batches of one optimiser step.
         rank, world: this process and their number.
         seed: of the order.
         window: examples that are sorted together: more waste less padding, fewer mix better.
+        power: 1 counts sites, 2 their pairs, for a network whose work and memory grow with the square of the size.
     """
 
     def __init__(
         self,
         sizes: Sequence[int] | NDArray[np.int64],
-        tokens: int,
+        budget: int,
         accumulate: int = 1,
         rank: int = 0,
         world: int = 1,
         seed: int = 0,
         window: int = 2048,
+        power: int = 1,
     ) -> None:
         self.sizes = np.asarray(sizes, np.int64)  # (N,)
-        at_least(1, batch_tokens=tokens, accumulate=accumulate, window=window)
+        at_least(1, **{UNITS[power]: budget}, accumulate=accumulate, window=window)
         if not len(self.sizes) or self.sizes.min() < 1:
             raise MultigenError(f"batches by tokens need examples with at least one site each, got {len(self.sizes)} examples")
-        self.tokens, self.accumulate, self.rank, self.world = tokens, accumulate, rank, world
-        self.seed, self.window = seed, window
+        self.budget, self.accumulate, self.rank, self.world = budget, accumulate, rank, world
+        self.seed, self.window, self.power = seed, window, power
         self._plans: dict[int, Plan] = {}
         self._ends: list[int] = []
         first = self.plan(0)
@@ -83,18 +89,19 @@ class Packed:
         batches = [
             batch
             for start in range(0, len(sizes), self.window)
-            for batch in _pack(sizes[start : start + self.window], start, self.tokens)
+            for batch in _pack(sizes[start : start + self.window] ** self.power, start, self.budget)
         ]
         order = keys(self.seed, range(len(batches)), f"batches {epoch}").argsort(stable=True)
-        held = sum(len(batch) * int(sizes[batch].max()) for batch in batches)
-        return Plan([batches[i] for i in order.tolist()], 1 - float(sizes.sum()) / held)
+        cost = sizes**self.power  # (N,)
+        held = sum(len(batch) * int(cost[batch].max()) for batch in batches)
+        return Plan([batches[i] for i in order.tolist()], 1 - float(cost.sum()) / held)
 
 
-def _pack(sizes: NDArray[np.int64], start: int, tokens: int) -> list[NDArray[np.int64]]:
-    """Positions start .. start + len(sizes), in batches of ascending size."""
+def _pack(cost: NDArray[np.int64], start: int, budget: int) -> list[NDArray[np.int64]]:
+    """Positions start .. start + len(cost), in batches of ascending cost."""
     batches: list[list[int]] = []
-    for i in np.argsort(sizes, kind="stable").tolist():
-        if not batches or (len(batches[-1]) + 1) * sizes[i] > tokens:
+    for i in np.argsort(cost, kind="stable").tolist():
+        if not batches or (len(batches[-1]) + 1) * cost[i] > budget:
             batches.append([])
         batches[-1].append(start + i)
     return [np.asarray(batch, np.int64) for batch in batches]  # (n,) each

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
     from rdkit.Chem import Mol, RWMol
 
+M = TypeVar("M", bound="Mol")
+
 WIDTH, HEIGHT, CAPTION, MARGIN = 208, 168, 40, 14
 """Pixels: of a formula, of the two lines below it, and around everything."""
 COLUMNS = 8
@@ -37,6 +39,9 @@ SAID = {
     "refused": "refused by RDKit",
     "undecided": "not decided",
 }
+GIVEN = "given"
+"""Property of RDKit's atoms that were given."""
+WRONG_COLOUR, GIVEN_COLOUR = (1.0, 0.72, 0.62), (0.77, 0.87, 0.97)
 RINGS = 12
 """Independent rings up to which a formula is laid out; above, atoms stand where they are in space, seen from the side."""
 
@@ -53,8 +58,13 @@ class Cell(NamedTuple):
     title: str
     note: str = ""
 
+    @property
+    def given(self) -> list[int]:
+        """Atoms of it that were given."""
+        return [] if self.mol is None else [atom.GetIdx() for atom in self.mol.GetAtoms() if atom.HasProp(GIVEN)]
 
-def draw(samples: Sequence[Molecule | None], path: Path, hydrogens: bool | None = None) -> Path:
+
+def draw(samples: Sequence[Molecule | None], path: Path, hydrogens: bool | None = None, given: Collection[int] = ()) -> Path:
     """Write a grid of structural formulas (PNG), none left out.
 
     What RDKit refuses has a red frame, its reason and the atoms concerned marked; what falls apart an orange one; a sample
@@ -62,9 +72,10 @@ def draw(samples: Sequence[Molecule | None], path: Path, hydrogens: bool | None 
 
     Args:
         hydrogens: whether all hydrogens are among the atoms; by default, if any is.
+        given: atoms of every sample that were given, which are coloured.
     """
     have = explicit(samples) if hydrogens is None else hydrogens
-    cells = [_cell(sample, have) for sample in samples]
+    cells = [_cell(sample, have, given) for sample in samples]
     columns = max(1, min(COLUMNS, math.ceil(math.sqrt(len(cells)))))
     rows = max(1, -(-len(cells) // columns))
     width, top = max(columns * WIDTH, 3 * WIDTH) + 2 * MARGIN, 3 * MARGIN
@@ -135,18 +146,26 @@ def _cut(words: str, font: FreeTypeFont) -> str:
 # -------------------------------------------------------------------------------------------------------- structural formulas
 
 
-def _cell(sample: Molecule | None, hydrogens: bool) -> Cell:
+def _cell(sample: Molecule | None, hydrogens: bool, given: Collection[int] = ()) -> Cell:
     if sample is None or not len(sample.atoms):
         return Cell("undecided", None, [], "no molecule", "not finite or not decided")
     mol, reason = chemistry.to_rdkit(sample, hydrogens)
     title = " · ".join(filter(None, (sample.name, formula(sample))))
     if mol is None:
-        shown, wrong = _refused(sample, hydrogens)
+        shown, wrong = _refused(_marked(chemistry.assemble(sample, hydrogens), given))
         return Cell("refused", shown, wrong, title, reason)
+    mol = _marked(mol, given)
     parts = int(chemistry.fragments(sample.bonds).max()) + 1
     if parts > 1:
         return Cell("fragments", _laid_out(mol), [], title, f"{parts} fragments")
     return Cell("valid", _laid_out(mol), [], title, _radical(mol))
+
+
+def _marked(mol: M, given: Collection[int]) -> M:
+    """The same molecule, whose given atoms know that they are."""
+    for i in given:
+        mol.GetAtomWithIdx(i).SetBoolProp(GIVEN, True)
+    return mol
 
 
 def formula(sample: Molecule) -> str:
@@ -184,11 +203,10 @@ def _laid_out(mol: Mol) -> Mol:
             return plain
 
 
-def _refused(sample: Molecule, hydrogens: bool) -> tuple[Mol, list[int]]:
+def _refused(mol: RWMol) -> tuple[Mol, list[int]]:
     """An unsanitised molecule as it is drawn, and the atoms in it that RDKit complains about, whose hydrogens are kept."""
     from rdkit import Chem, rdBase
 
-    mol = chemistry.assemble(sample, hydrogens)
     with rdBase.BlockLogs():
         mol.UpdatePropertyCache(strict=False)
         problems = Chem.DetectChemistryProblems(mol)
@@ -235,6 +253,12 @@ def _seen_flat(coords: NDArray[Any]) -> NDArray[np.float64]:
     return np.nan_to_num(turned) * [1.0, 1.0, 0.0]
 
 
+def _between(mol: Any, given: Collection[int]) -> dict[str, Any]:
+    """The bonds between given atoms, as RDKit's drawer takes them."""
+    bonds = [b.GetIdx() for b in mol.GetBonds() if b.GetBeginAtomIdx() in given and b.GetEndAtomIdx() in given]
+    return {"highlightBonds": bonds, "highlightBondColors": dict.fromkeys(bonds, GIVEN_COLOUR)}
+
+
 def _formula(cell: Cell) -> Image:
     """A formula as a picture, drawn at twice the size for smooth lines."""
     from PIL import Image
@@ -247,10 +271,12 @@ def _formula(cell: Cell) -> Image:
     options.prepareMolsBeforeDrawing = False  # type: ignore[assignment]
     options.fixedBondLength, options.padding, options.bondLineWidth = 46, 0.06, 3  # type: ignore[assignment]
     options.minFontSize, options.maxFontSize = 15, 26  # type: ignore[assignment]
-    options.setHighlightColour((1.0, 0.72, 0.62))
+    colours = dict.fromkeys(cell.given, GIVEN_COLOUR) | dict.fromkeys(cell.wrong, WRONG_COLOUR)
     with rdBase.BlockLogs():
         try:
-            drawer.DrawMolecule(cell.mol, highlightAtoms=cell.wrong, highlightBonds=[])
+            drawer.DrawMolecule(
+                cell.mol, highlightAtoms=list(colours), highlightAtomColors=colours, **_between(cell.mol, cell.given)
+            )
         except (ValueError, RuntimeError):
             return Image.new("RGB", size, PAPER)
     drawer.FinishDrawing()

@@ -1,4 +1,4 @@
-"""Parts of molecules that are given: drawn at random in training, read from a file to be completed.
+"""Parts of molecules that are given in training, drawn at random; `modalities.molecule.given` reads one from a file.
 
 A part is connected and leaves at least one atom to be made: a model that was trained with parts of all sizes starts from any.
 What is given keeps its atoms, its coordinates, its charges and the bonds inside it.

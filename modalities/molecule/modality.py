@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalities.molecule import drawing, fragments, transport, viewing, writing
+from modalities.molecule import drawing, fragments, reporting, sizes, transport, viewing, writing
 from modalities.molecule.denoiser import FIXED
 from modalities.molecule.sample import Molecule
+from modalities.molecule.sizes import Sizes
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen import random
-from multigen.modality import Dataset, Encoder, Example, collate_targets, run_encoders
+from multigen.modality import Alternative, Dataset, Drawn, Encoder, Example, collate_targets, run_encoders
 from multigen.random import Noise
 from multigen.report import Part
-from multigen.state import Batch, MultigenError, State, at_least
+from multigen.state import Batch, MultigenError, State
 
 
 class Molecules:
@@ -36,18 +37,20 @@ class Molecules:
     Args:
         scale: Angstrom that become 1: the standard deviation of the data's coordinates.
         source: a data set whose sizes templates are drawn from.
-        size: atoms of templates, in place of the source's.
+        size: atoms of templates, in place of the source's: a number, a range "6:14", or a list to draw from.
         couple: pair noise with data by equivariant optimal transport, here in the loader's workers.
         rotate: turn each training molecule at random.
         fragment: chance that a training molecule has a connected part of it given.
         encoders: teachers by target name.
     """
 
+    formats = tuple(writing.RECORDS)
+
     def __init__(
         self,
         scale: float = 2.0,
         source: Dataset | None = None,
-        size: int | None = None,
+        size: Sizes | None = None,
         couple: bool = True,
         rotate: bool = True,
         fragment: float = 0.0,
@@ -57,9 +60,8 @@ class Molecules:
             raise MultigenError(f"scale is a length in Angstrom, above 0; got {scale}")
         if not 0 <= fragment <= 1:
             raise MultigenError(f"fragment is a probability, got {fragment}")
-        if size is not None:
-            at_least(1, size=size)
-        self.scale, self.source, self.size = scale, source, size
+        self.scale, self.source = scale, source
+        self.size = None if size is None else sizes.choices(size, "size")
         self.couple, self.rotate, self.fragment = couple, rotate, fragment
         self.encoders: Mapping[str, Encoder] = encoders or {}
 
@@ -110,7 +112,7 @@ class Molecules:
 
     def template(self, index: Sequence[int], seed: int) -> Batch:
         key = random.keys(seed, index, "sample")  # (B,)
-        return self.to_complete([_empty(n) for n in self._sizes(key)], key)
+        return self.to_complete([_empty(n) for n in self.sizes(index, seed)], key)
 
     def to_complete(self, examples: Sequence[Example], key: Tensor) -> Batch:
         """A template around given atoms.
@@ -125,17 +127,15 @@ class Molecules:
             for e, f in zip(examples, fixed, strict=True)
         ]  # (N_i, 3) each
         batch = _graphs(examples, places, fixed, key)
-        return batch.replace(cond={FIXED: ~batch.free["atoms"] & batch.mask["atoms"]} if self.fragment else {})
+        given = self.fragment or any(f.any() for f in fixed)  # a network that never saw any needs them to be in place
+        return batch.replace(cond={FIXED: ~batch.free["atoms"] & batch.mask["atoms"]} if given else {})
 
-    def _sizes(self, key: Tensor) -> list[int]:
-        """How many atoms each sample has."""
-        if self.size is not None:
-            return [self.size] * len(key)
-        sizes = getattr(self.source, "sizes", None)
-        if sizes is None:
+    def sizes(self, index: Sequence[int], seed: int) -> list[int]:
+        """How many atoms each template has, without making it (`multigen.buckets.Sized`)."""
+        found = getattr(self.source, "sizes", None) if self.size is None else self.size
+        if found is None:
             raise MultigenError("modality.size: how many atoms? give a number, or a source whose sizes are drawn")
-        drawn = Noise(key).fold("template").integers(len(sizes))  # (B,)
-        return [int(n) for n in torch.as_tensor(np.asarray(sizes))[drawn]]
+        return sizes.drawn(np.asarray(found), Noise(random.keys(seed, index, "sample")).fold("template"))
 
     # ------------------------------------------------------------------------------------------------------- samples
 
@@ -163,13 +163,28 @@ class Molecules:
         """``molecules.sdf``; what cannot be written as a record is left out."""
         return [writing.write(samples, folder / "molecules.sdf")]
 
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """One file of all, in the format that its name ends with: .sdf, .smi or .xyz."""
+        return writing.write([sample for some, _ in drawn for sample in some], path)
+
     def draw(self, samples: Sequence[Molecule | None], path: Path) -> Path:
         return drawing.draw(samples, path)
 
     @staticmethod
+    def alternatives(config: dict[str, Any]) -> dict[str, Alternative]:
+        """Without optimal transport; with a dense EGNN as wide and deep, where the network has a width."""
+        uncoupled = {**config, "modality": {**config["modality"], "couple": False}}
+        found = {"coupling": Alternative("with optimal transport / without", uncoupled)}
+        same = {k: config["denoiser"][k] for k in ("width", "edges", "message", "layers") if k in config["denoiser"]}
+        if "width" not in same:
+            return found
+        plain = {**config, "denoiser": {"_target_": "modalities.molecule.egnn.EGNN", **same}}
+        return {**found, "egnn": Alternative("the network / a dense EGNN as wide and deep", plain)}
+
+    @staticmethod
     def parts() -> list[Part]:
-        """What the report of a run shows besides what all show: molecules that can be turned."""
-        return viewing.parts()
+        """What the report of a run shows besides what all show: valences, molecules that can be turned, completions."""
+        return [*viewing.parts(), *reporting.parts()]
 
 
 def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[Any], key: Tensor) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ class Molecule(NamedTuple):
 
     atoms: NDArray[np.int8]
     """(N,)."""
-    coords: NDArray[np.float32]
+    coords: NDArray[np.floating[Any]]
     """(N, 3), in Angstrom."""
     bonds: NDArray[np.int8]
     """(N, N), symmetric."""

@@ -54,13 +54,14 @@ def _records(samples: Sequence[Molecule | None], record: Callable[[Molecule, boo
             yield record(sample._replace(name=" ".join(sample.name.split()) or f"molecule_{number}"), hydrogens)
 
 
-def sdf(sample: Molecule, hydrogens: bool = True) -> str:
-    """One record of an SDF file (V2000, or V3000 where that is too narrow)."""
+def sdf(sample: Molecule, hydrogens: bool = True, wide: bool = False) -> str:
+    """One record of an SDF file: V2000 with four decimals; V3000 with six where that is too narrow, or if it shall be wide."""
     from rdkit import Chem
 
     mol, reason = chemistry.to_rdkit(sample, hydrogens)
     fields = f">  <REFUSED>\n{reason}\n\n" if reason else ""
-    block = Chem.MolToMolBlock(mol or _unsanitised(sample, hydrogens), kekulize=mol is not None, forceV3000=_wide(sample))
+    shown = mol or _unsanitised(sample, hydrogens)
+    block = Chem.MolToMolBlock(shown, kekulize=mol is not None, forceV3000=wide or _wide(sample))
     return f"{block}{fields}$$$$\n"
 
 

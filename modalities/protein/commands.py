@@ -167,6 +167,7 @@ class Network(NamedTuple):
 def _load(given: Namespace, device: torch.device) -> Network:
     """The network of a run. Of its configuration, processes and network are made, and nothing else: no data are needed."""
     from multigen.build.experiment import Experiment
+    from multigen.cli.trained import restore
     from multigen.run import Run
 
     run = Run(given.run)
@@ -175,7 +176,7 @@ def _load(given: Namespace, device: torch.device) -> Network:
     network = config.get("denoiser") or {}
     start = {"start": "random"} if "start" in network else {}  # the checkpoint's weights come in its place
     experiment = Experiment({**config, "denoiser": {**network, **start}})
-    _restore(experiment.denoiser, run, given.weights)
+    restore(experiment.denoiser, run, given.weights)
     if given.guidance != 1 and not (config.get("diffusion") or {}).get("drop"):
         _note(f"{given.run} was trained without dropping the backbone (diffusion.drop): --guidance may do it no good")
     return Network(experiment.denoiser.to(device).eval(), experiment.processes, modality.get("neighbours", 30))
@@ -189,35 +190,6 @@ def _modality(config: dict[str, Any], run: str) -> dict[str, Any]:
         needed = "designing needs one of inverse folding, like experiment=protein/vanilla"
         raise MultigenError(f"{run} is a run of {config.get('name')}, which makes {made}; {needed}")
     return modality
-
-
-def _restore(denoiser: Any, run: Any, weights: str | None) -> None:
-    """Weights by name from the run's newest checkpoint, from a checkpoint's folder, or from a file."""
-    from multigen import checkpoint
-    from multigen.cli.trained import newest
-
-    path = Path(weights or "")
-    if weights and (path / "state.json").is_file():
-        checkpoint.load_denoiser(denoiser, checkpoint.read(path))
-    elif path.suffix == ".safetensors" or path.is_file():
-        checkpoint.restore(denoiser, _tensors(path), path)
-    else:
-        checkpoint.load_denoiser(denoiser, newest(run), weights)
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The denoiser's weights in a file of a checkpoint."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise MultigenError(f"{path} does not exist") from None
-    except (SafetensorError, OSError) as error:
-        raise MultigenError(f"{path} is no checkpoint's .safetensors file: {error}") from None
-    own = {k.removeprefix("denoiser."): x for k, x in tensors.items() if k.startswith("denoiser.")}
-    return own or tensors
 
 
 # ------------------------------------------------------------------------------------------------------------------ work

@@ -22,8 +22,9 @@ from modalities.protein.modality import Protein, preference
 from modalities.protein.sample import Designed
 from modalities.protein.structure import Structure
 from modalities.protein.task import Task
+from multigen.buckets import ranges
 from multigen.denoiser import Denoiser, Output, is_timeless, prepared
-from multigen.evaluate import evaluating, ranges
+from multigen.evaluate import evaluating
 from multigen.process import Masked, Process
 from multigen.random import Noise, keys
 from multigen.state import Batch, MultigenError, State, at_least

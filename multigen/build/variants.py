@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from multigen.build.compose import Config
+from multigen.build.make import check
+from multigen.modality import Alternative, Compared
 
 
 def variants(config: Config) -> dict[str, Config]:
     """Configurations by name; those that come to the same thing in this experiment are equal.
 
     ``step`` is the experiment as it is configured; ``vanilla`` lacks its alignment terms and their encoders. All train in one
-    process that makes its own batches, so that nothing works in the background of another's turn, and nobody looks on.
+    process that makes its own batches, so that nothing works in the background of another's turn, and nobody looks on. What
+    the modality wants compared is added under its own names.
     """
     bare = _with_trainer(config, compile=False, workers=0, observers={}, log_to=[])
     step, cached = _with_targets(bare, config["targets"]), _with_targets(bare, "cached")
@@ -23,7 +27,14 @@ def variants(config: Config) -> dict[str, Config]:
         "compiled": _with_trainer(step, compile=True),
         "fp32": _with_trainer(step, precision="no"),
         "bf16": _with_trainer(step, precision="bf16"),
+        **{name: alternative.config for name, alternative in alternatives(step).items()},
     }
+
+
+def alternatives(config: Config) -> Mapping[str, Alternative]:
+    """What the modality wants compared; nothing if it has no such wish."""
+    found = check(config["modality"], "modality") if config.get("modality") else None
+    return found.alternatives(config) if isinstance(found, Compared) else {}
 
 
 def without_alignment(config: Config) -> Config:

@@ -7,15 +7,16 @@ processes as there are then, and ``multigen evaluate`` finds them there.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multigen import describe, distributed
+from multigen import buckets, describe, distributed
 from multigen.cli.evaluate import about
 from multigen.cli.trained import Trained, load
 from multigen.describe import digest
-from multigen.evaluate import ranges, sample_batches, states_folder
+from multigen.evaluate import sample_batches, states_folder
 from multigen.files import make_folder, write_json
 from multigen.modality import Drawn, Filed
 from multigen.state import MultigenError
@@ -31,15 +32,24 @@ def main(config: Any) -> None:
     filed = is_file(target, e.modality)
     if distributed.rank() == 0:
         make_folder(target.parent if filed else target)  # before the work, which could not be kept otherwise
-    batches = ranges(n, model.settings["batch_size"])
+    plan = buckets.batches(e.modality, n, model.settings["batch_size"], seed)
     kept = states_folder(model.run.folder, e.sampler, e.denoiser, e.processes, seed)
     draw = partial(sample_batches, e.sampler, e.denoiser, e.processes, e.modality, seed=seed, device=model.device, folder=kept)
     if distributed.world() > 1:
-        for _ in draw(distributed.shard(batches)):
+        for _ in draw(distributed.shard(plan)):
             pass
         distributed.barrier()
     if distributed.rank() == 0:
-        (write if filed else save)(draw(batches), model, target)
+        parts = buckets.ranges(n, model.settings["batch_size"])
+        (write if filed else save)(buckets.in_order(e.modality, plan, draw(plan), parts, seed), model, target)
+        show_padding(e.modality, n, plan, seed)
+
+
+def show_padding(modality: Any, n: int, plan: Sequence[Sequence[int]], seed: int) -> None:
+    """How much of the work was for nothing, where samples differ in size."""
+    if isinstance(modality, buckets.Sized):
+        share = buckets.padding(modality.sizes(range(n), seed), plan)
+        print(f"{share:.1%} of the sites in {len(plan):,} batches were padding")
 
 
 def write(drawn: Drawn, model: Trained, path: Path) -> None:

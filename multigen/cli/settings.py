@@ -23,6 +23,8 @@ _KINDS: dict[str, Any] = {
     "steps": int,
     "samples": int | str | None,
     "reference": str | None,
+    "sampler_steps": list[int],
+    "measure": list[str] | None,
     "workers": int,
     "repeat": int | None,
     "given": list[str],

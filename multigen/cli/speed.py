@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from multigen import describe
+from multigen import buckets, describe
 from multigen.benchmark import Times, Turn, asking_always, loading, ratio, sampling, spread, take_turns, training
 from multigen.build import Config
 from multigen.build.experiment import Experiment
-from multigen.build.variants import variants
+from multigen.build.variants import alternatives, variants
+from multigen.cli.trained import overlaid
 from multigen.files import nearest, write_json
+from multigen.packing import Packed
+from multigen.process import Process
 from multigen.report.blocks import number
 from multigen.run import Run
-from multigen.state import MultigenError
+from multigen.state import Batch, MultigenError
 from multigen.trainer import Trainer
 from multigen.trainer.speed import peak_flops, training_flops
 from multigen.unmasking import Unmasking
@@ -39,22 +43,25 @@ RATIOS = {
     "sampler": Ratio("sampler", "network", "sampling / its network alone", 1.03),
     "events": Ratio("always", "sampler", "asking the network at every step / at events"),
 }
-"""Of training steps, but for the last two."""
+"""Of training steps, but for the last two. A modality adds ratios of steps, see `multigen.modality.Compared`."""
 
 
 def main(settings: Config) -> None:
-    wanted = _wanted(settings["measure"])
+    wanted = _wanted(settings)
     result = measure(settings, wanted)
     show(result)
     if settings["out"]:
         print(f"all of it: {write_json(settings['out'], result)}")
 
 
-def _wanted(names: Sequence[str]) -> dict[str, Ratio]:
+def _wanted(settings: Config) -> dict[str, Ratio]:
+    """What ``measure=`` names; all if it names nothing."""
+    known = {**RATIOS, **{name: Ratio("step", name, one.meaning) for name, one in alternatives(settings).items()}}
+    names: Sequence[str] = list(known) if settings["measure"] is None else settings["measure"]
     for name in names:
-        if name not in RATIOS:
-            raise MultigenError(f"cannot measure {name!r}: {nearest(name, RATIOS)}")
-    return {name: RATIOS[name] for name in names}
+        if name not in known:
+            raise MultigenError(f"cannot measure {name!r}: {nearest(name, known)}")
+    return {name: known[name] for name in names}
 
 
 def measure(settings: Config, wanted: Mapping[str, Ratio]) -> dict[str, Any]:
@@ -66,8 +73,9 @@ def measure(settings: Config, wanted: Mapping[str, Ratio]) -> dict[str, Any]:
         "experiment": settings["name"],
         "ratios": {name: _ratio(r, turns, times) for name, r in wanted.items()},
         "trainings": {name: _training(trainer, times[name], settings["steps"]) for name, trainer in turns.trainers.items()},
+        "samplings": {name: _sampling(times[name], settings["samples"]) for name in turns.samplers if name in times},
         "times": {name: t._asdict() for name, t in times.items()},
-        "settings": {name: settings[name] for name in ("rounds", "steps", "samples")},
+        "settings": {name: settings[name] for name in ("rounds", "steps", "samples", "sampler_steps")},
         "sizes": _sizes(turns),
         "versions": describe.versions(turns.step.device),
         "config": settings,
@@ -81,6 +89,7 @@ class Turns:
         all: by name.
         trainers: those of them that train.
         same: name of a training -> the name under which it is timed: what comes to the same thing is timed once.
+        samplers: names of those that sample.
         skipped: name -> why it cannot be timed.
         evaluations: network evaluations of the sampler.
     """
@@ -89,6 +98,7 @@ class Turns:
         self.all: dict[str, Turn] = {}
         self.trainers: dict[str, Trainer] = {}
         self.same: dict[str, str] = {}
+        self.samplers: list[str] = []
         self.skipped: dict[str, str] = {}
         self.evaluations = 0
         self._settings = settings
@@ -101,6 +111,8 @@ class Turns:
             self.all["loader"] = loading(self.step, settings["steps"])
         if "sampler" in needed:
             self._add_sampling(always="always" in needed)
+        for steps in settings["sampler_steps"]:
+            self._add_grid(steps)
 
     @property
     def step(self) -> Trainer:
@@ -120,15 +132,29 @@ class Turns:
         else:
             self.trainers[name], self.all[name] = trainer, turn
 
-    def _add_sampling(self, always: bool) -> None:
+    @cached_property
+    def _model(self) -> tuple[Any, Mapping[str, Process], Batch]:
+        """Network, processes and the template of the samples of a turn."""
         e, step = Experiment(self._settings), self.step
         template = e.modality.template(range(self._settings["samples"]), 0).to(step.device)
-        denoiser: Any = step.averages[0].module if step.averages else step.diffusion.denoiser
-        turns = sampling(e.sampler, denoiser, e.processes, template)
+        return step.averages[0].module if step.averages else step.diffusion.denoiser, e.processes, template
+
+    def _add_grid(self, steps: int) -> None:
+        """Sampling with so many steps."""
+        changed = overlaid(self._settings["sampler"], {"grid": {"steps": steps}})
+        sampler, name = Experiment({**self._settings, "sampler": changed}).sampler, f"{steps} steps"
+        self.all[name] = sampling(sampler, *self._model).loop
+        self.samplers.append(name)
+
+    def _add_sampling(self, always: bool) -> None:
+        e = Experiment(self._settings)
+        denoiser, processes, template = self._model
+        turns = sampling(e.sampler, denoiser, processes, template)
         self.all |= {"sampler": turns.loop, "network": turns.network}
+        self.samplers.append("sampler")
         self.evaluations = turns.evaluations
         if isinstance(e.sampler, Unmasking) and e.sampler.order == "grid":
-            self.all |= {"always": asking_always(e.sampler, denoiser, e.processes, template)} if always else {}
+            self.all |= {"always": asking_always(e.sampler, denoiser, processes, template)} if always else {}
         else:
             self.skipped["always"] = "the sampler asks at every step"
 
@@ -141,7 +167,24 @@ def _sizes(turns: Turns) -> dict[str, Any]:
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in trained.items()},
         "shapes": {name: list(x.shape[1:]) for name, x in clean.items()},
         "network_evaluations": turns.evaluations,
+        "padding": _padding(turns.step),
     }
+
+
+def _padding(trainer: Trainer) -> dict[str, float]:
+    """Shares of padding: of what fills training batches, and of the sites of samples; where sizes differ."""
+    split, modality = trainer.loader.split, trainer.modality
+    found = {"training": split.padding} if isinstance(split, Packed) else {}
+    if isinstance(modality, buckets.Sized):
+        plan = buckets.batches(modality, buckets.WINDOW, 64, 0)
+        found["sampling"] = buckets.padding(modality.sizes(range(buckets.WINDOW), 0), plan)
+    return found
+
+
+def _sampling(times: Times, samples: int) -> dict[str, Any]:
+    """Of one turn."""
+    seconds = spread(times.wall)
+    return {"seconds": seconds, "samples_per_second": samples / seconds["median"]}
 
 
 def _ratio(r: Ratio, turns: Turns, times: Mapping[str, Times]) -> dict[str, Any]:
@@ -180,13 +223,17 @@ def show(result: Mapping[str, Any]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(_ratios(result["ratios"]), _trainings(result["trainings"]))
+    if result["samplings"]:
+        console.print(_samplings(result["samplings"]))
     sizes, versions = result["sizes"], result["versions"]
     for name, r in result["ratios"].items():
         if "skipped" in r:
             print(f"{name} skipped: {r['skipped']}")
     machine = ", ".join(f"{k} {versions[k]}" for k in ("device", "threads", "torch"))
     parameters = sizes["parameters"]["denoiser"]
-    print(f"{result['experiment']}: batches of {sizes['batch_size']}, {parameters:,} parameters; {machine}")
+    if sizes["padding"]:
+        print("padding: " + ", ".join(f"{share:.1%} in {where}" for where, share in sizes["padding"].items()))
+    print(f"{result['experiment']}: batches of {number(sizes['batch_size'])}, {parameters:,} parameters; {machine}")
 
 
 def _ratios(ratios: Mapping[str, Any]) -> Any:
@@ -203,6 +250,13 @@ def _trainings(trainings: Mapping[str, Any]) -> Any:
         wall, cpu = (_spread(x[clock], 1000) for clock in ("seconds", "processor_seconds"))
         share = "" if x["peak_share"] is None else f"{x['peak_share']:.0%}"
         table.add_row(name, wall, cpu, f"{x['examples_per_second']:.4g}", share)
+    return table
+
+
+def _samplings(samplings: Mapping[str, Any]) -> Any:
+    table = _table("sampling", "s a turn", "samples/s")
+    for name, x in samplings.items():
+        table.add_row(name, _spread(x["seconds"]), f"{x['samples_per_second']:.4g}")
     return table
 
 

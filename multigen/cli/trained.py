@@ -60,6 +60,32 @@ def newest(run: Run) -> checkpoint.Checkpoint:
     return found
 
 
+def restore(denoiser: Any, run: Run, weights: str | None) -> None:
+    """Weights by name from the run's newest checkpoint, from a checkpoint's folder, or from a file."""
+    path = Path(weights or "")
+    if weights and (path / "state.json").is_file():
+        checkpoint.load_denoiser(denoiser, checkpoint.read(path))
+    elif path.suffix == ".safetensors" or path.is_file():
+        checkpoint.restore(denoiser, _tensors(path), path)
+    else:
+        checkpoint.load_denoiser(denoiser, newest(run), weights)
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The denoiser's weights in a file of a checkpoint."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise MultigenError(f"{path} does not exist") from None
+    except (SafetensorError, OSError) as error:
+        raise MultigenError(f"{path} is no checkpoint's .safetensors file: {error}") from None
+    own = {k.removeprefix("denoiser."): x for k, x in tensors.items() if k.startswith("denoiser.")}
+    return own or tensors
+
+
 def network(run: str, device: str) -> Any:
     """The averaged denoiser of a run, or of one of its checkpoints, to guide another network away from."""
     path = Path(run)

@@ -18,7 +18,7 @@ from multigen.diffusion import Diffusion
 from multigen.ema import Ema
 from multigen.loader import Loader, Split
 from multigen.modality import Dataset, Modality
-from multigen.packing import Packed
+from multigen.packing import UNITS, Packed
 from multigen.random import hash64
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, at_least
@@ -68,6 +68,7 @@ class Trainer:
         batch_size: examples of one update, over all micro-batches and processes.
         batch_tokens: in its place, sites of one micro-batch of one process, padding included; examples of similar size
             (``sizes`` of the data set) are put together, see `multigen.packing.Packed`.
+        batch_pairs: in its place, pairs of sites, for a network whose work grows with the square of the size.
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
@@ -97,6 +98,7 @@ class Trainer:
         steps: int,
         batch_size: int | None = None,
         batch_tokens: int | None = None,
+        batch_pairs: int | None = None,
         accumulate: int = 1,
         schedule: Weight = 1.0,
         ema: Sequence[float] = (0.999,),
@@ -130,7 +132,7 @@ class Trainer:
         self.device: torch.device = self.accelerator.device
         self.precision: str = self.accelerator.mixed_precision
         self.main = self.accelerator.is_main_process
-        split = _split(dataset, batch_size, batch_tokens, accumulate, seed)
+        split = _split(dataset, batch_size, {1: batch_tokens, 2: batch_pairs}, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, ema)
         for encoder in modality.encoders.values():
@@ -339,7 +341,7 @@ class Trainer:
         cut = (
             {"batch_size": split.batch_size}
             if isinstance(split := self.loader.split, Split)
-            else {"batch_tokens": split.tokens}
+            else {UNITS[split.power]: split.budget}
         )
         return {"seed": self.seed, **cut, "examples": len(dataset), "data": dataset.fingerprint}
 
@@ -366,16 +368,19 @@ class Trainer:
         self.step = self._saved = found.step
 
 
-def _split(dataset: Dataset, size: int | None, tokens: int | None, accumulate: int, seed: int) -> Split | Packed:
-    """How the run cuts the data: by number of examples or by number of sites."""
-    if (size is None) == (tokens is None):
-        raise MultigenError(f"give batch_size or batch_tokens, one of the two; got {size} and {tokens}")
+def _split(dataset: Dataset, size: int | None, budgets: dict[int, int | None], accumulate: int, seed: int) -> Split | Packed:
+    """How the run cuts the data: by number of examples, of sites, or of pairs of sites (budgets by power of the size)."""
+    given = [(power, budget) for power, budget in budgets.items() if budget is not None]
+    if len(given) + (size is not None) != 1:
+        named = {"batch_size": size} | {UNITS[power]: budget for power, budget in budgets.items()}
+        said = ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+        raise MultigenError(f"give one of {', '.join(named)}; got {said or 'none'}")
     rank, world = distributed.rank(), distributed.world()
     if size is not None:
         return Split(size, accumulate, rank, world)
-    assert tokens is not None
+    [(power, budget)] = given
     if (sizes := getattr(dataset, "sizes", None)) is None:
         raise MultigenError(
-            f"batch_tokens needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
+            f"{UNITS[power]} needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
         )
-    return Packed(sizes, tokens, accumulate, rank, world, seed)
+    return Packed(sizes, budget, accumulate, rank, world, seed, power=power)

@@ -10,8 +10,9 @@ from torch import nn
 from toy_numbers import Data, Network, Numbers, Sampler
 
 from multigen import describe, distributed
+from multigen.buckets import ranges
 from multigen.diffusion import Diffusion
-from multigen.evaluate import evaluate, evaluating, ranges, real_samples, sample_batches, validation_loss
+from multigen.evaluate import evaluate, evaluating, real_samples, sample_batches, validation_loss
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
 from multigen.state import MultigenError

@@ -33,6 +33,17 @@ def test_batches_keep_to_the_budget_and_waste_little():
     assert packed.padding < 0.1 < unsorted
 
 
+def test_a_budget_of_pairs_bounds_the_squares():
+    """A network of all pairs costs the square: by sites, the batch of the largest examples costs most."""
+    packed = Packed(SIZES, 200_000, power=2)
+    sorted_sizes = SIZES[np.asarray(torch.argsort(keys(0, range(500), "order 0"), stable=True))]
+    held = [len(b) * sorted_sizes[b].max() ** 2 for b in packed.plan(0).batches]
+    assert max(held) <= 200_000 and sorted(np.concatenate(packed.plan(0).batches)) == list(range(500))
+    assert packed.padding == pytest.approx(1 - (SIZES**2).sum() / sum(held)) and packed.padding < 0.15
+    by_sites = [len(b) * sorted_sizes[b].max() ** 2 for b in Packed(SIZES, 2000).plan(0).batches]
+    assert np.std(held) / np.mean(held) < np.std(by_sites) / np.mean(by_sites)
+
+
 def test_an_example_above_the_budget_is_a_batch_of_its_own():
     plan = Packed([10, 50, 10], 20).plan(0)
     assert sorted(map(len, plan.batches)) == [1, 2]
@@ -79,8 +90,9 @@ def test_loader_goes_on_from_any_step(workers):
         (lambda: Packed([], 10), "at least one site each, got 0 examples"),
         (lambda: Packed([3, 0], 10), "at least one site each"),
         (lambda: Packed([3], 0), "batch_tokens is at least 1, got 0"),
+        (lambda: Packed([3], 0, power=2), "batch_pairs is at least 1, got 0"),
     ],
-    ids=["empty", "size", "budget"],
+    ids=["empty", "size", "budget", "pairs"],
 )
 def test_mistakes_are_named(make, message):
     with pytest.raises(MultigenError, match=message):

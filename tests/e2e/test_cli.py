@@ -81,7 +81,7 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     ([*POINTS, "trainer.workers=abc"], ["trainer.workers is 'abc', expected int"]),
     ([*POINTS, "trainer.observers.validation.every=0"], ["Validation.every is at least 1, got 0"]),
     ([*POINTS, "trainer.observers.samples.every=0"], ["SampleGrid.every is at least 1, got 0"]),
-    ([*POINTS, "trainer.observers.samples.n=0"], ["trainer.observers.samples", "n=0"]),
+    ([*POINTS, "trainer.observers.samples.n=0"], ["trainer.observers.samples", "n is at least 1, got 0"]),
     ([*POINTS, "objective.weights.denoise=abc"], ["objective.weights.denoise is 'abc', expected float or a component"]),
     ([*POINTS, "optimizer.lr=-1"], ["trainer", "learning rate"]),
     ([*POINTS, "denoiser.width=-4"], ["denoiser: width is at least 1, got -4"]),

@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modalities.molecule.example import Chains
 from multigen.cli.main import run
 from multigen.files import read_json
+
+
+class Zigzags(Chains):
+    """Whatever molecules an experiment reads."""
+
+    def __init__(self, **settings) -> None:
+        pass
+
 
 SMALL = [
     "experiment=points/repa", "device=cpu", "data.train.count=32", "data.valid.count=16", "denoiser.width=16",
@@ -27,7 +36,10 @@ def test_ratios_are_measured_printed_and_written(anywhere, monkeypatch, capsys):
 
     monkeypatch.setattr(torch.nn.Module, "compile", no_compiler)
     assert run(["prepare", "+cache.z.dtype=float32", *(s for s in SMALL if not s.startswith(("trainer", "sampler")))]) == 0
-    assert run(["benchmark", "+cache.z.dtype=float32", "targets=cached", "out=speed.json", *SMALL, *TURNS]) == 0
+    assert (
+        run(["benchmark", "+cache.z.dtype=float32", "targets=cached", "out=speed.json", "sampler_steps=[3]", *SMALL, *TURNS])
+        == 0
+    )
     said, found = capsys.readouterr().out, read_json("speed.json")
     ratios = found["ratios"]
     assert {name: r["of"] for name, r in ratios.items()} == {
@@ -39,6 +51,7 @@ def test_ratios_are_measured_printed_and_written(anywhere, monkeypatch, capsys):
         "sampler": ["sampler", "network"],
         "events": ["always", "sampler"],
     }
+    assert found["samplings"]["3 steps"]["samples_per_second"] > 0 and "3 steps" in said
     assert ratios["events"]["skipped"] == "the sampler asks at every step"
     assert ratios["compile"]["skipped"] == "no working C++ compiler was found"
     assert "compile skipped: no working C++ compiler was found" in said
@@ -128,3 +141,20 @@ def test_mistakes_in_a_suite_are_one_line(capsys):
         assert run(["benchmark", *arguments]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and said in err, err
+
+
+def test_a_modality_adds_what_it_wants_compared(monkeypatch, capsys):
+    monkeypatch.setattr("modalities.molecule.ccd.Ccd", Zigzags)
+    small = [
+        "experiment=molecule/vanilla", "device=cpu", "denoiser.width=8", "denoiser.sets=4", "denoiser.layers=2", "samples=4",
+        "denoiser.heads=2", "trainer.batch_tokens=32", "trainer.precision='no'", "rounds=2", "steps=1", "out=speed.json",
+    ]  # fmt: skip
+    assert run(["benchmark", "measure=[coupling,egnn]", "sampler_steps=[1,2]", *small]) == 0
+    said, found = capsys.readouterr().out, read_json("speed.json")
+    assert {name: r["of"] for name, r in found["ratios"].items()} == {name: ["step", name] for name in ("coupling", "egnn")}
+    assert all(r["wall"]["median"] > 0 for r in found["ratios"].values()) and list(found["samplings"]) == [
+        "1 steps",
+        "2 steps",
+    ]
+    assert 0 <= found["sizes"]["padding"]["training"] < 1 and 0 <= found["sizes"]["padding"]["sampling"] < 1
+    assert "padding: " in said and "with optimal transport / without" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from modalities.molecule.egnn import EGNN
 from modalities.molecule.semla import Semla
 from modalities.molecule.steerable import Steerable
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
@@ -24,8 +25,14 @@ def steerable(**settings):
     return stirred(Steerable(**{**small, **settings}))
 
 
+def egnn(**settings):
+    torch.manual_seed(0)
+    return stirred(EGNN(**{"width": 16, "edges": 8, "message": 8, "layers": 2, **settings}))
+
+
 NETWORKS = {
     "semla": semla,
+    "egnn": egnn,
     "steerable": steerable,
     "steerable-cutoff": lambda **k: steerable(cutoff=1.7, **k),
     "steerable-pseudo": lambda **k: steerable(hidden="8x0e + 3x0o + 3x1o + 2x1e + 2x2e + 2x2o", **k),

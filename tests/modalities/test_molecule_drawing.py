@@ -1,16 +1,19 @@
 """Pictures and files of molecules, good and bad."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from molecule_toys import molecule
 from rdkit import Chem
 
-from modalities.molecule import chemistry, viewing
+from modalities.molecule import chemistry, reporting, viewing
 from modalities.molecule.drawing import draw, formula
 from modalities.molecule.sample import Molecule
 from modalities.molecule.space import in_space, principal
 from modalities.molecule.vocabulary import BONDS
 from modalities.molecule.writing import explicit, write
+from multigen.files import write_json
 from multigen.report import Record
 from multigen.state import MultigenError
 
@@ -154,3 +157,33 @@ def test_a_page_without_molecules_has_no_such_section(tmp_path):
     assert viewing.section(Record(tmp_path, evaluation={"metrics": {}})) is None
     viewing.write([None, REFUSED], tmp_path / "evaluation", 2)
     assert viewing.section(Record(tmp_path, evaluation={"metrics": {}})) is None
+
+
+# ------------------------------------------------------------------------------------------------------------------- report
+
+
+def test_both_stability_tables_stand_side_by_side():
+    values = {f"{kind}_stability_{table}": 0.5 for kind in ("atom", "molecule") for table in ("legacy", "corrected")}
+    values |= {"atom_stability_legacy_std": 0.01, "atom_stability_corrected_real": 0.9}
+    about = {"validity": {"reasons": {"valence of N": 3, "no Kekule structure": 1}}}
+    record = Record(Path("."), evaluation={"metrics": values, "about_metrics": about, "samples": {"count": 8}})
+    table, reasons = reporting.chemistry(record).blocks
+    assert len(table.header) == 5 and len(table.rows) == 2 and [len(row) for row in table.rows] == [5, 5]
+    assert table.rows[0][1].note == "± 0.01000" and table.rows[0][4].text == "0.9000"
+    assert [cell.text for cell in reasons.rows[0]] == ["valence of N", "3", "37.5%"]
+    assert reporting.chemistry(Record(Path("."), evaluation={"metrics": {}})) is None
+
+
+def test_given_atoms_are_coloured(tmp_path):
+    plain, marked = (draw(ALL, tmp_path / f"{name}.png", given=given) for name, given in (("plain", ()), ("marked", (0, 1))))
+    assert size(plain) == size(marked) and plain.read_bytes() != marked.read_bytes()
+
+
+def test_completions_in_the_runs_folder_are_shown(tmp_path):
+    draw(ALL, tmp_path / "grown" / "completions.png")
+    write_json(
+        tmp_path / "grown" / "summary.json", {"fragment": "a/b.sdf", "add": "2:4", "completions": 8, "valid_connected": 3}
+    )
+    section = reporting.completions(Record(tmp_path))
+    assert "b.sdf with 2:4 atoms more: 8 completions, 3 of them valid" in section.blocks[0].pictures[0].caption
+    assert reporting.completions(Record(tmp_path / "grown")) is None

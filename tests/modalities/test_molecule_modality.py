@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from modalities.molecule.example import Chains
+from modalities.molecule.example import Chains, contract
 from modalities.molecule.fragments import drawn
 from modalities.molecule.modality import Molecules
+from multigen import buckets
+from multigen.evaluate import sample_batches
 from multigen.random import Noise, keys
+from multigen.sampling import Grid, Jump, Sampler
 from multigen.state import MultigenError
 
 
@@ -105,10 +108,36 @@ def test_what_is_not_finite_or_undecided_is_no_sample():
         (lambda: Molecules(scale=0), "scale is a length in Angstrom, above 0"),
         (lambda: Molecules(fragment=2), "fragment is a probability, got 2"),
         (lambda: Molecules(size=0), "size is at least 1"),
+        (lambda: Molecules(size="9:6"), "size is '9:6': nothing lies between"),
+        (lambda: Molecules(size="some"), "size is 'some': write a number of atoms"),
         (lambda: Molecules().template([0], 0), "how many atoms"),
     ],
-    ids=["scale", "fragment", "size", "source"],
+    ids=["scale", "fragment", "size", "range", "words", "source"],
 )
 def test_mistakes_are_named(make, message):
     with pytest.raises(MultigenError, match=message):
         make()
+
+
+@pytest.mark.parametrize("size, wanted", [(9, {9}), ("6:8", {6, 7, 8}), ([5, 7], {5, 7})])
+def test_sizes_are_given_as_a_number_a_range_or_a_list(size, wanted):
+    modality = Molecules(size=size)
+    template = modality.template(range(40), 0)
+    assert set(template.mask["atoms"].sum(1).tolist()) == wanted
+    assert modality.sizes(range(3, 9), 0) == template.mask["atoms"].sum(1)[3:9].tolist()
+
+
+def test_a_sample_is_the_same_in_any_batch_to_rounding():
+    torch.manual_seed(0)
+    example = contract()
+    sampler = Sampler(Grid(6), discrete=Jump(noise=1.0), self_conditioning=True)
+    modality = Molecules(source=Chains())
+    runs = []
+    for plan in (buckets.ranges(10, 1), buckets.batches(modality, 10, 4, 0), [list(range(10))]):
+        parts = sample_batches(sampler, example.denoiser, example.processes, modality, plan, 0)
+        ordered = buckets.in_order(modality, plan, parts, buckets.ranges(10, 1), 0)
+        runs.append([sample for samples, _ in ordered for sample in samples])
+    for alone, *others in zip(*runs, strict=True):
+        for other in others:
+            assert (alone.atoms == other.atoms).all() and (alone.bonds == other.bonds).all()
+            np.testing.assert_allclose(alone.coords, other.coords, atol=1e-3)

@@ -84,8 +84,7 @@ class Novelty(Means):
 
     @cached_property
     def _train(self) -> frozenset[str]:
-        with bar("reading training molecules", len(self.train)) as progress:
-            return frozenset(text for text in _plain(_texts(self.train, progress), len(self.train), self.workers) if text)
+        return plain_smiles(self.train, self.workers)
 
     def about(self) -> dict[str, Any]:
         sets = {"train": describe.dataset(self.train)}
@@ -99,6 +98,12 @@ def unique(found: Sequence[Chemical]) -> float:
     """Different ones over all that have a SMILES; NaN for none."""
     texts = [one.smiles for one in found if one.smiles is not None]
     return len(set(texts)) / len(texts) if texts else math.nan
+
+
+def plain_smiles(dataset: Dataset, workers: int | None = None) -> frozenset[str]:
+    """Of all molecules of a data set, canonical and without stereochemistry."""
+    with bar("reading training molecules", len(dataset)) as progress:
+        return frozenset(text for text in _plain(_texts(dataset, progress), len(dataset), workers) if text)
 
 
 def _texts(dataset: Dataset, progress: Any) -> Iterable[str]:
