@@ -91,8 +91,13 @@ def test_experiment_says_what_it_is(name):
     "choice", [f"{group}={name}" for group in ("sampler", "times", "objective") for name in options(group)]
 )
 def test_choice_goes_with_an_experiment(choice):
-    experiment = "points/vanilla" if "objective" not in choice else "image/emoji_reed"
-    experiment = "protein/sequence_reed" if "sequence" in choice else "protein/reed" if "protein" in choice else experiment
+    fitting = {
+        "sequence": "protein/sequence_reed",
+        "protein": "protein/reed",
+        "molecule": "molecule/reed",
+        "objective": "image/emoji_reed",
+    }
+    experiment = next((name for word, name in fitting.items() if word in choice), "points/vanilla")
     config = compose("train", [f"experiment={experiment}", choice])
     group = choice.partition("=")[0]
     assert make(config[group], group) is not None

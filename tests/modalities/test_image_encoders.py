@@ -11,15 +11,19 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from modalities.image import weights
-from modalities.image.encoders import EfficientNetLite0, MiniLM, Timm, resize, to_grid
-from modalities.image.modality import encode_text
+from modalities.image.encoders import EfficientNetLite0, MiniLM, Timm
 from multigen.files import data_root as real_root
+from multigen.modality import encode_text
 from multigen.state import Batch, MultigenError
+from multigen.teachers import weights
+from multigen.teachers.vision import resize, to_grid
 
-has_weights = pytest.mark.skipif(
-    not (real_root() / "teachers" / "minilm" / "model.safetensors").is_file(), reason="needs `multigen prepare data=emoji`"
-)
+
+def prepared(name):
+    return pytest.mark.skipif(not (real_root() / "teachers" / name).is_file(), reason="needs `multigen prepare data=emoji`")
+
+
+has_efficientnet, has_minilm = prepared("efficientnet_lite0.safetensors"), prepared("minilm/model.safetensors")
 
 
 def batch_of(**raw) -> Batch:
@@ -151,7 +155,7 @@ def test_wrong_options_are_named(make, message):
 
 def test_unprepared_weights_name_the_command(data_root):
     for teacher in (EfficientNetLite0, MiniLM):
-        with pytest.raises(MultigenError, match=r"not prepared .*run `multigen prepare data=emoji`"):
+        with pytest.raises(MultigenError, match=r"not prepared .*run `multigen prepare experiment=NAME`"):
             teacher()
 
 
@@ -212,7 +216,7 @@ def test_sentence_fingerprints(sentences):
 # ------------------------------------------------------------------------------------------------------- the real weights
 
 
-@has_weights
+@has_efficientnet
 def test_efficientnet_gives_the_published_networks_answers():
     """Logits of a synthetic picture, computed once with the code that its authors published for these weights."""
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
@@ -225,7 +229,7 @@ def test_efficientnet_gives_the_published_networks_answers():
     torch.testing.assert_close(means, torch.tensor([1.9759, 0.0000, 1.5440, 0.4412, 0.0000]), rtol=0, atol=2e-3)
 
 
-@has_weights
+@has_efficientnet
 def test_efficientnet_recognises_a_photograph():
     from matplotlib import cbook
 
@@ -235,7 +239,7 @@ def test_efficientnet_recognises_a_photograph():
     assert EfficientNetLite0(size=224).logits(batch_of(image=picture)).argmax() == 652  # military uniform
 
 
-@has_weights
+@has_minilm
 def test_minilm_knows_what_is_alike():
     lines = ["a happy face", "a smiling face", "a red sports car", "an automobile"]
     value = MiniLM()(batch_of(caption=encode_text(lines))).value  # (4, 384)
@@ -268,7 +272,7 @@ def test_damaged_weights_are_named_and_made_again(name, read, damage, data_root,
     path = data_root / "teachers" / name
     before = path.read_bytes()
     path.write_bytes(damage(before))
-    with pytest.raises(MultigenError, match=rf"are damaged: {path} .*run `multigen prepare data=emoji`"):
+    with pytest.raises(MultigenError, match=rf"are damaged: {path} .*run `multigen prepare experiment=NAME`"):
         read()
     weights.prepare()
     read()
