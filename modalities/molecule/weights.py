@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from multigen.stock import Stock, read_tensors
 
 COMMAND = "multigen prepare experiment=NAME"
 """Of the experiment that needs them."""
+# ------------------------------------------------------------------------------------------------------------------ MiniMol
+
 MINIMOL = Asset(
     name="minimol",
     version="1.3.5",
@@ -85,3 +88,55 @@ def _converted_minimol(root: Path | None) -> bytes:
 
 
 MINIMOL_STOCK = Stock("teachers", {_MINIMOL_FILE: _converted_minimol}, COMMAND)
+
+# -------------------------------------------------------------------------------------------------------------------- ANI-1x
+
+TORCHANI = Asset(
+    name="torchani",
+    version="2.2.4",
+    file="torchani-2.2.4-py3-none-any.whl",
+    sha256="de99afb38aeee9bf8553e58c468539ed41baf6b217833c2fc90429ad4261a02d",
+    size=10_863_262,
+    licence="MIT",
+)
+_ANI_FOLDER = "torchani/resources/ani-1x_8x"
+_ANI_SPECIES, _ANI_LAYERS, _ANI_MEMBERS, _ANI_INPUT = "HCNO", 3, 8, 384
+
+
+def ani(member: int, root: Path | None = None) -> dict[str, Tensor]:
+    """The hidden layers of one member of the ensemble: ``<species>.<layer>.weight`` and ``.bias``, layers 0, 2, 4.
+
+    Raises:
+        MultigenError: they are not prepared, or the file is damaged.
+    """
+    return read_tensors(ANI_STOCK.path(_ani_file(member), "ANI-1x", root))
+
+
+def _ani_file(member: int) -> str:
+    return f"ani-1x-{member}.safetensors"
+
+
+def _converted_ani(member: int, root: Path | None) -> bytes:
+    from safetensors.torch import save
+
+    found: dict[str, Tensor] = {}
+    with assets.opened(TORCHANI, root) as archive:
+        for number, symbol in enumerate(_ANI_SPECIES):
+            width = _ANI_INPUT
+            for layer in range(_ANI_LAYERS):
+                place = f"{_ANI_FOLDER}/train{member}/networks/ANN-{symbol}.nnf-l{layer + 1}"
+                bias, weight = (_floats(archive.read(f"{place}.{kind}param")) for kind in "bw")  # (D,), (D D',)
+                found |= {f"{number}.{2 * layer}.weight": weight.view(-1, width), f"{number}.{2 * layer}.bias": bias}
+                width = len(bias)
+    return save(found)
+
+
+def _floats(content: bytes) -> Tensor:
+    import torch
+
+    return torch.frombuffer(bytearray(content), dtype=torch.float32)  # (n,)
+
+
+ANI_STOCK = Stock(
+    "teachers/ani", {_ani_file(member): partial(_converted_ani, member) for member in range(_ANI_MEMBERS)}, COMMAND
+)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from modalities.molecule import chemistry
+from modalities.molecule.encoders.common import heavy
 from modalities.molecule.encoders.minimol_net import BONDS, EIGEN, STEPS, Graphs
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ class Graph(NamedTuple):
 
 def read(mol: Mol) -> Graph:
     """A sanitised molecule, in canonical order."""
-    heavy, origin = _canonical(mol)
-    atoms = np.array([_atom(atom) for atom in heavy.GetAtoms()], np.float16)  # (n, 85)
-    bonds = np.array([_bond(bond) for bond in heavy.GetBonds()], np.float16).reshape(-1, BONDS)  # (M, 13)
-    pair = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in heavy.GetBonds()]
+    plain, origin = _canonical(mol)
+    atoms = np.array([_atom(atom) for atom in plain.GetAtoms()], np.float16)  # (n, 85)
+    bonds = np.array([_bond(bond) for bond in plain.GetBonds()], np.float16).reshape(-1, BONDS)  # (M, 13)
+    pair = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in plain.GetBonds()]
     ends = np.array([end for a, b in pair for end in ((a, b), (b, a))], np.int64).reshape(-1, 2).T  # (2, m)
     linked = np.zeros((len(atoms), len(atoms)))  # (n, n)
     linked[tuple(ends)] = 1
@@ -74,15 +75,9 @@ def _canonical(mol: Mol) -> tuple[Mol, NDArray[np.int64]]:
     """Heavy atoms in canonical order, and which atom of `mol` each was: (n,)."""
     from rdkit import Chem
 
-    marked = Chem.Mol(mol)
-    for atom in marked.GetAtoms():
-        atom.SetIntProp("origin", atom.GetIdx())
-    heavy = chemistry.heavy_atoms(marked)
-    heavy.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(heavy)
-    order = np.argsort(list(Chem.CanonicalRankAtoms(heavy)), kind="stable").tolist()
-    heavy = Chem.RenumberAtoms(heavy, order)
-    return heavy, np.array([atom.GetIntProp("origin") for atom in heavy.GetAtoms()], np.int64)
+    plain, origin = heavy(mol)
+    order = np.argsort(list(Chem.CanonicalRankAtoms(plain)), kind="stable")  # (n,)
+    return Chem.RenumberAtoms(plain, order.tolist()), origin[order]
 
 
 def _atom(atom: Atom) -> list[float]:
