@@ -77,19 +77,20 @@ class Atoms(torch.nn.Module):
 
     fingerprint = "stand-in-atoms"
 
-    def __init__(self, pooled: bool = False, **settings: Any) -> None:
+    def __init__(self, pooled: bool = False, width: int = 96, **settings: Any) -> None:
         super().__init__()
-        self.pooled = pooled
+        self.pooled, self.width = pooled, width
 
     def forward(self, batch: Batch) -> Features:
         given = batch.raw["coords"].nan_to_num().sum(-1) + batch.clean["atoms"]  # (B, N)
-        value = torch.cos(given[..., None] * torch.arange(1, 97, device=given.device))  # (B, N, 96)
+        value = torch.cos(given[..., None] * torch.arange(1, self.width + 1, device=given.device))  # (B, N, D)
         found = Features(value, batch.mask["atoms"])
         return pool(found) if self.pooled else found
 
 
 REPLACED = {
     "modalities.molecule.ccd.Ccd": {"_target_": "stand_in.Zigzags"},
+    "modalities.molecule.geom.GeomDrugs": {"_target_": "stand_in.Zigzags"},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
     "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},
@@ -101,6 +102,7 @@ REPLACED = {
     "modalities.molecule.encoders.MiniMol": {"_target_": "stand_in.Atoms", "pooled": True},
     "modalities.molecule.encoders.MiniMolAtoms": {"_target_": "stand_in.Atoms"},
     "modalities.molecule.encoders.Name": {"_target_": "stand_in.Atoms", "pooled": True},
+    "modalities.molecule.encoders.UniMol": {"_target_": "stand_in.Atoms", "pooled": True, "width": 512},
 }
 
 

@@ -28,7 +28,7 @@ BY_TOKENS = ["trainer.batch_tokens=64", "trainer.precision=bf16"]  # fp16 needs 
 
 def composed(name, *overrides):
     """A shipped experiment; a key that it wants a user to give is given."""
-    needed = ["data.path=DIR"] if "/pdb_" in name else []
+    needed = ["data.path=DIR"] if "/pdb_" in name or "/geom_" in name else []
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
