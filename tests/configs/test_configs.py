@@ -19,7 +19,7 @@ from multigen.state import MultigenError
 
 FILES = sorted(config_dir().rglob("*.yaml"))
 SMALL = [
-    "trainer.steps=1", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
+    "trainer.steps=1", "trainer.workers=0", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
     "sampler.grid.steps=2", "trainer.observers.validation.limit=2",
 ]  # fmt: skip
 BY_NUMBER = ["trainer.batch_size=4", "trainer.observers.samples.n=2"]

@@ -63,54 +63,46 @@ class _Atoms(_Control):
         return found
 
 
-class Morgan(_Graph):
-    """How often each environment of the Morgan fingerprint (Rogers and Hahn 2010) occurs, logarithmically: (B, D).
+class _Hashed(_Control):
+    """Environments of the Morgan fingerprint (Rogers and Hahn 2010).
 
     Args:
         width: D; environments are hashed to it.
         radius: bonds around an atom.
     """
 
-    def __init__(self, width: int = 1024, radius: int = 2) -> None:
+    def __init__(self, width: int = 512, radius: int = 2) -> None:
         at_least(1, width=width)
         at_least(0, radius=radius)
         super().__init__(width=width, radius=radius)
         self.width, self.radius = width, radius
+
+    def generator(self) -> Any:
+        from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+
+        return GetMorganGenerator(radius=self.radius, fpSize=self.width, includeRedundantEnvironments=True)
+
+
+class Morgan(_Hashed, _Graph):
+    """How often each environment occurs in the molecule, logarithmically: (B, D). For the arguments see `_Hashed`."""
 
     def of(self, mol: Mol) -> NDArray[np.floating]:
-        return np.log1p(_morgan(self.radius, self.width).GetCountFingerprintAsNumPy(mol).astype(np.float32))  # (D,)
+        return np.log1p(self.generator().GetCountFingerprintAsNumPy(mol).astype(np.float32))  # (D,)
 
 
-class MorganAtoms(_Atoms):
-    """The Morgan environments about each heavy atom, of radius 0, 1, ...: as many ones among D zeros, (B, N, D).
-
-    Args:
-        width: D; environments are hashed to it.
-        radius: bonds around the atom.
-    """
-
-    def __init__(self, width: int = 256, radius: int = 2) -> None:
-        at_least(1, width=width)
-        at_least(0, radius=radius)
-        super().__init__(width=width, radius=radius)
-        self.width, self.radius = width, radius
+class MorganAtoms(_Hashed, _Atoms):
+    """Those about each heavy atom, of radius 0, 1, ...: as many ones among D zeros, (B, N, D). Arguments: see `_Hashed`."""
 
     def of(self, mol: Mol) -> NDArray[np.floating]:
         from rdkit.Chem.rdFingerprintGenerator import AdditionalOutput
 
         more = AdditionalOutput()
         more.AllocateBitInfoMap()
-        _morgan(self.radius, self.width).GetFingerprint(mol, additionalOutput=more)
+        self.generator().GetFingerprint(mol, additionalOutput=more)
         found = np.zeros((mol.GetNumAtoms(), self.width), np.float32)  # (n, D)
         for bit, places in more.GetBitInfoMap().items():
             found[[centre for centre, _ in places], bit] = 1
         return found
-
-
-def _morgan(radius: int, width: int) -> Any:
-    from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
-
-    return GetMorganGenerator(radius=radius, fpSize=width, includeRedundantEnvironments=True)
 
 
 class AtomProperties(_Atoms):

@@ -1,7 +1,7 @@
 """MiniMol (Klaser et al. 2024, arXiv 2404.14986) as a teacher of molecules and of atoms.
 
-A network of 10 M parameters on the molecular graph, trained on some 3,300 biological and quantum-mechanical tasks of about 6
-million molecules. It sees no coordinates, but the stereochemistry of double bonds.
+A network on the molecular graph, of 8 M parameters without its heads, trained on some 3,300 biological and quantum-mechanical
+tasks of about 6 million molecules. It sees no coordinates, but the stereochemistry of double bonds.
 """
 
 from __future__ import annotations
