@@ -35,7 +35,11 @@ class Dataset(Protocol):
 
 
 class Encoder(Protocol):
-    """A frozen representation of the clean data: a teacher."""
+    """A frozen representation of the clean data: a teacher.
+
+    A class whose weights have to be fetched has a static method ``prepare``, which does so for the settings that it takes (of
+    those that the class takes): ``multigen prepare experiment=...`` calls it.
+    """
 
     fingerprint: str
     """Changes whenever the features do; keys the representation cache."""
@@ -229,3 +233,15 @@ def _stack(name: str, targets: Sequence[Any], at_least: Sequence[int]) -> Featur
         box: Any = (i, *(slice(n) for n in array.shape[:-1]))
         value[box], mask[box] = array, real
     return Features(torch.from_numpy(value).float(), torch.from_numpy(mask))
+
+
+def encode_text(lines: Sequence[str]) -> Tensor:
+    """UTF-8, padded with zeros: uint8 (B, L). Text travels as a tensor, so that only the teacher needs a tokeniser."""
+    encoded = [line.encode() for line in lines]
+    length = max([1, *map(len, encoded)])
+    return torch.frombuffer(bytearray(b"".join(e.ljust(length, b"\0") for e in encoded)), dtype=torch.uint8).view(-1, length)
+
+
+def decode_text(rows: Tensor) -> list[str]:
+    """Uint8 (B, L) -> the lines."""
+    return [bytes(row).rstrip(b"\0").decode() for row in rows.cpu().numpy()]

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     {"state", "random", "files", "interpolation", "curriculum", "distances", "neighbours", "describe", "bound", "pool"},
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets", "stock"} | {"buckets"},
+    {"teachers"},
     {"objective", "sampling", "unmasking", "ode"},
     {"alignment", "diffusion"},
     {"trainer", "loader", "packing", "ema", "checkpoint", "distributed", "run", "cache", "store", "evaluate", "report"}

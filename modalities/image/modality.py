@@ -15,7 +15,7 @@ from torch import Tensor
 from modalities.image import sets
 from multigen import random
 from multigen.files import atomic_write
-from multigen.modality import Drawn, Encoder, Example, collate_targets, place, run_encoders, unmade
+from multigen.modality import Drawn, Encoder, Example, collate_targets, encode_text, place, run_encoders, unmade
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State
 
@@ -172,13 +172,6 @@ def _label_rule(labels: Any, classes: int) -> Tensor | int | None:
     if weights.shape != (classes,) or weights.sum() <= 0 or weights.min() < 0:
         raise MultigenError(f"labels need {classes} weights, none negative and not all 0; got {weights.tolist()}")
     return torch.from_numpy(weights.astype(np.float64))  # (K,)
-
-
-def encode_text(lines: Sequence[str]) -> Tensor:
-    """UTF-8, padded with zeros: uint8 (B, L). Text travels as a tensor, so that only the teacher needs a tokeniser."""
-    encoded = [line.encode() for line in lines]
-    length = max([1, *map(len, encoded)])
-    return torch.frombuffer(bytearray(b"".join(e.ljust(length, b"\0") for e in encoded)), dtype=torch.uint8).view(-1, length)
 
 
 def grid(samples: Sequence[Picture | None], columns: int, size: int, zoom: int = 1, gap: int = 2) -> Picture:

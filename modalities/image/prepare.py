@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modalities.image import emoji, stored, weights
+from modalities.image import emoji, stored
 from modalities.image.stored import Rows
 from multigen import assets, files
 from multigen.assets import Asset
 from multigen.state import MultigenError
+from multigen.teachers import weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,7 +13,7 @@ from modalities.molecule.vocabulary import ATOMIC_NUMBERS, BONDS, CHARGES, charg
 from multigen.state import MultigenError
 
 if TYPE_CHECKING:
-    from rdkit.Chem import Bond, Mol, RemoveHsParameters, RWMol
+    from rdkit.Chem import Bond, Mol, RWMol
 
 HYDROGEN = 0
 """Class of the element."""
@@ -133,18 +133,18 @@ def smiles(mol: Mol, stereo: bool = True) -> str:
         plain = Chem.Mol(mol)
         if stereo and plain.GetNumConformers():
             Chem.AssignStereochemistryFrom3D(plain)
-        text = Chem.MolToSmiles(Chem.RemoveHs(plain, _all_hydrogens(), sanitize=False), isomericSmiles=stereo)
+        text = Chem.MolToSmiles(heavy_atoms(plain), isomericSmiles=stereo)
         again = Chem.MolFromSmiles(text)  # what an atom is known to lack does not show in a fresh molecule
         return text if again is None else Chem.MolToSmiles(again, isomericSmiles=stereo)
 
 
-def _all_hydrogens() -> RemoveHsParameters:
-    """RDKit by default keeps the hydrogen of an imine, and writes its side of the double bond."""
+def heavy_atoms(mol: Mol) -> Mol:
+    """A molecule without any hydrogen: RDKit by default keeps that of an imine, and writes its side of the double bond."""
     from rdkit import Chem
 
     options = Chem.RemoveHsParameters()
     options.removeDefiningBondStereo = True  # type: ignore[assignment] # its stub types the property
-    return options
+    return Chem.RemoveHs(mol, options, sanitize=False)
 
 
 def largest_fragment(bonds: NDArray[Any]) -> float:
@@ -265,7 +265,8 @@ def _order(bond: Bond) -> int:
 
 
 def dense(record: Record, hydrogens: bool = True, aromatic: bool | None = None) -> dict[str, Any]:
-    """The arrays of an example: bonds as a matrix, with or without hydrogens and aromatic bonds (see `from_rdkit`)."""
+    """The arrays of an example: bonds as a matrix, with or without hydrogens and aromatic bonds (see `from_rdkit`). Without,
+    ``hydrogens`` float32 (h, 3) says where those are that are left out: no part of the state, but teachers may look."""
     atoms, order = record["atoms"], record["order"]  # (N,), (M,)
     flagged = order > FLAG  # (M,)
     as_such = hydrogens if aromatic is None else aromatic
@@ -275,4 +276,5 @@ def dense(record: Record, hydrogens: bool = True, aromatic: bool | None = None) 
     bonds[first, second] = bonds[second, first] = classes
     keep = slice(None) if hydrogens else np.flatnonzero(atoms != HYDROGEN)  # (n,)
     rows = {name: record[name][keep] for name in ("coords", "atoms", "charges")}
-    return {**rows, "bonds": bonds[keep][:, keep]}
+    apart = {} if hydrogens else {"hydrogens": record["coords"][atoms == HYDROGEN]}  # (h, 3)
+    return {**rows, "bonds": bonds[keep][:, keep], **apart}

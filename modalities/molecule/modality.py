@@ -21,10 +21,13 @@ from modalities.molecule.sample import Molecule
 from modalities.molecule.sizes import Sizes
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen import random
-from multigen.modality import Alternative, Dataset, Drawn, Encoder, Example, collate_targets, run_encoders
+from multigen.modality import Alternative, Dataset, Drawn, Encoder, Example, collate_targets, encode_text, run_encoders
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State
+
+TEXTS = ("smiles", "name", "caption")
+"""Of an example, where it has them."""
 
 
 class Molecules:
@@ -74,7 +77,8 @@ class Molecules:
         batch = _graphs(examples, places, fixed, key)
         prior = {"coords": self._prior(places, fixed, keys, batch.clean["coords"].shape[1])} if self.couple else {}
         cond = {FIXED: ~batch.free["atoms"] & batch.mask["atoms"]} if self.fragment else {}  # (B, N)
-        return batch.replace(cond=cond, target=collate_targets(examples), raw=_raw(examples, self.encoders), prior=prior)
+        raw = _raw(examples) if self.encoders else {}
+        return batch.replace(cond=cond, target=collate_targets(examples), raw=raw, prior=prior)
 
     def _fixed(self, example: Example, key: int) -> np.ndarray:
         """Atoms that are given: those that the example says, else by chance a connected part: Bool (N,)."""
@@ -215,15 +219,19 @@ def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[
     return Batch(clean, mask, {"coords": free, "atoms": free, "bonds": made, "charges": free}, key)
 
 
-def _raw(examples: Sequence[Example], encoders: Mapping[str, Encoder]) -> State:
-    """What teachers read beside the state: the SMILES and the name as bytes."""
-    found: State = {}
-    for name in ("smiles", "name") if encoders else ():
-        if name in examples[0]:
-            encoded = [str(e[name]).encode() for e in examples]
-            length = max(1, *map(len, encoded))
-            joined = bytearray(b"".join(e.ljust(length, b"\0") for e in encoded))
-            found[name] = torch.frombuffer(joined, dtype=torch.uint8).view(-1, length)  # (B, C)
+def _raw(examples: Sequence[Example]) -> State:
+    """What teachers read beside the state: texts as bytes; atoms where they are in the data, in Angstrom, and the hydrogens
+    that are not among the atoms (absent where all are)."""
+    texts = {name: encode_text([str(e[name]) for e in examples]) for name in TEXTS if name in examples[0]}  # (B, C) each
+    places = {name: _padded([e[name] for e in examples]) for name in ("coords", "hydrogens") if name in examples[0]}
+    return {**texts, **places}
+
+
+def _padded(places: Sequence[Any]) -> Tensor:
+    """(N_i, 3) each -> (B, N, 3), NaN where padded."""
+    found = torch.full((len(places), max(map(len, places)), 3), torch.nan)  # (B, N, 3)
+    for row, place in zip(found, places, strict=True):
+        row[: len(place)] = torch.as_tensor(np.asarray(place))
     return found
 
 

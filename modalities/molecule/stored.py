@@ -41,7 +41,8 @@ class Stored:
 
     - ``name``, ``caption`` (the chemical name, or "") and ``smiles``;
     - ``coords`` float32 (N, 3) in Angstrom; ``atoms``, ``charges`` int8 (N,) and ``bonds`` int8 (N, N), in classes of
-      `modalities.molecule.vocabulary`.
+      `modalities.molecule.vocabulary`;
+    - without hydrogens, ``hydrogens`` float32 (h, 3), where those are that are left out.
 
     Args:
         folder: where they lie.

@@ -18,8 +18,6 @@ programs split into atoms, have another length and are refused.
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +32,7 @@ from modalities.protein.features import nearest as neighbours_of
 from multigen.files import nearest
 from multigen.modality import Dataset, Example
 from multigen.state import MultigenError
+from multigen.teachers import arrays
 
 VERSION = 1
 """Raise it when the same files give other features."""
@@ -107,7 +106,7 @@ class Folder:
         """Of the names and checksums of all arrays, which stand in the files' directories: nothing large is read."""
         digest = hashlib.sha256(repr((VERSION, self.what, self.key, self.file, self.missing)).encode())
         for path in sorted(self.path.glob(self.file.format(name="*"))):
-            digest.update(f"{path.relative_to(self.path).as_posix()} {_checksum(path, self.key)}\n".encode())
+            digest.update(f"{path.relative_to(self.path).as_posix()} {arrays.checksum(path, self.key)}\n".encode())
         return f"{self.what}-{digest.hexdigest()[:16]}"
 
     def find(self, name: str) -> Path | None:
@@ -124,31 +123,8 @@ class Folder:
         path = self.find(name)
         if path is None:
             return None
-        value = self._load(path)  # (*sites, D)
         sites = (length,) * (2 if self.what == "pair" else 1)
-        if value.ndim == len(sites) + 2 and value.shape[0] == 1:
-            value = value[0]  # (*sites, D)
-        wrong = value.shape[:-1] != sites or (self.width is not None and value.shape[-1] != self.width)
-        if value.ndim != len(sites) + 1 or wrong:
-            expected = f"({', '.join(map(str, sites))}, {self.width or 'any'})"
-            raise MultigenError(f"embedding {path}, key {self.key!r}: expected shape {expected}, found {value.shape}")
-        if not np.isfinite(value).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-            found = f"{value[place]} at {place}"
-            raise MultigenError(f"embedding {path}, key {self.key!r}: expected finite numbers, found {found}")
-        return value
-
-    def _load(self, path: Path) -> NDArray[np.floating]:
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                if self.key not in arrays.files:
-                    raise MultigenError(f"embedding {path}: expected key {self.key!r}, found {sorted(arrays.files)}")
-                value = arrays[self.key]
-        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-            raise MultigenError(f"embedding {path} cannot be read: {error}") from None
-        if not np.issubdtype(value.dtype, np.floating):
-            raise MultigenError(f"embedding {path}, key {self.key!r}: expected floating numbers, found {value.dtype}")
-        return value
+        return arrays.checked(arrays.load(path, self.key), path, self.key, sites, self.width)
 
     def target(self, name: str, length: int, neighbours: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """What is aligned with a protein.
@@ -174,16 +150,7 @@ class Folder:
         first = min(self.path.glob(self.file.format(name="*")), default=None)
         if self.width is None and first is None:
             raise MultigenError(f"no embedding at all in {self.path}: expected files {self.file.format(name='NAME')}")
-        return self.width or self._load(first).shape[-1]  # type: ignore[arg-type]
-
-
-def _checksum(path: Path, key: str) -> str:
-    """Of one array, as the archive states it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return f"{archive.getinfo(f'{key}.npy').CRC:08x}"
-    except (OSError, KeyError, zipfile.BadZipFile):
-        return "unreadable"
+        return self.width or arrays.load(first, self.key).shape[-1]  # type: ignore[arg-type]
 
 
 class WithEmbeddings:

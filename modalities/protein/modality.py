@@ -15,10 +15,10 @@ from modalities.protein import drawing
 from modalities.protein.alphabet import CLASSES, LETTERS, MASK, UNKNOWN, letters, tokens
 from modalities.protein.features import nearest
 from modalities.protein.sample import Designed
-from modalities.protein.targets import encode_names, target_sites
+from modalities.protein.targets import target_sites
 from multigen import random
 from multigen.files import write_text
-from multigen.modality import Dataset, Encoder, Example, collate_targets, place, run_encoders, unmade
+from multigen.modality import Dataset, Encoder, Example, collate_targets, encode_text, place, run_encoders, unmade
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State, at_least
@@ -106,7 +106,7 @@ class Protein:
 
     def _raw(self, examples: Sequence[Example], found: State) -> State:
         """What teachers read and the network does not."""
-        names = {"name": encode_names([str(e.get("name", "")) for e in examples])}  # (B, C)
+        names = {"name": encode_text([str(e.get("name", "")) for e in examples])}  # (B, C)
         return names if self.structure else {**names, **found}
 
     def _structure(self, examples: Sequence[Example], longest: int) -> State:

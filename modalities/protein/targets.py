@@ -4,22 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from multigen.modality import Example
-
-
-def encode_names(names: Sequence[str]) -> Tensor:
-    """Names as bytes, UTF-8 padded with zeros: uint8 (B, N). An encoder sees tensors only."""
-    encoded = [name.encode() for name in names]
-    width = max([1, *map(len, encoded)])
-    return torch.tensor([list(e.ljust(width, b"\0")) for e in encoded], dtype=torch.uint8)  # (B, N)
-
-
-def decode_names(names: Tensor) -> list[str]:
-    """Uint8 (B, N) -> names."""
-    return [bytes(row).rstrip(b"\0").decode() for row in names.cpu().numpy()]
 
 
 def target_sites(examples: Sequence[Example], length: int, neighbours: int) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from multigen.build.compose import Config
-from multigen.build.make import call, make
+from multigen.build.make import call, check, make
 from multigen.cache import Cached, InMemory, Storage, load_teacher, open_cache, paired
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
@@ -100,6 +100,17 @@ class Experiment:
         return str(found)
 
     # --------------------------------------------------------------------------------------------------------- teachers
+
+    def prepare_weights(self) -> None:
+        """Fetch the weights that encoders bring along: call the static ``prepare`` of those that have one.
+
+        It is given those of the encoder's own settings that it takes.
+        """
+        for name, node in (self.config.get("encoders") or {}).items():
+            fetch = getattr(check(node, key := f"encoders.{name}"), "prepare", None)
+            if fetch is not None:
+                wanted = inspect.signature(fetch).parameters
+                call(fetch, (), {k: value for k, value in node.items() if k in wanted}, key)
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:

@@ -40,7 +40,8 @@ class Job:
 
     Args:
         dataset: the examples.
-        modality: makes batches of them. It must not augment: a target belongs to the example, not to one view of it.
+        modality: makes batches of them. The encoder must not see what it augments: a target belongs to the example, not to
+            one view of it.
         encoder: the frozen representation.
         name: of the target, for messages.
         batch_size: examples per call of the encoder.
@@ -84,18 +85,32 @@ class Job:
             raise MultigenError(f"the encoder of target {self.name!r} gives features that are not finite")
         return features
 
-    def check(self) -> None:
-        """Refuse a modality that augments: what an encoder sees must be a function of the example alone.
 
-        Raises:
-            MultigenError: one example under many keys is not the same each time, or there is none.
-        """
-        if len(self.dataset) == 0:
-            raise MultigenError(f"target {self.name!r} cannot be cached: the data set is empty")
-        times = 32  # a mirror image with chance 1/2 goes unseen once in 2^31
-        batch = self.modality.collate([self.dataset[0]] * times, keys(0, range(times), "check").tolist())
-        if any((x != x[:1]).any() for x in (*batch.clean.values(), *batch.raw.values())):
-            raise MultigenError(f"target {self.name!r} cannot be cached: the modality augments at random; use targets=online")
+def check(jobs: Sequence[Job]) -> None:
+    """Refuse a modality that augments in a way that an encoder sees: a target belongs to the example alone.
+
+    A rotation, for example, changes nothing for an encoder that does not know of directions.
+
+    Raises:
+        MultigenError: one example under many keys has not the same features each time, or there is none.
+    """
+    first = jobs[0]
+    if len(first.dataset) == 0:
+        raise MultigenError(f"target {first.name!r} cannot be cached: the data set is empty")
+    times = 32  # a mirror image with chance 1/2 goes unseen once in 2^31
+    batch = first.modality.collate([first.dataset[0]] * times, keys(0, range(times), "check").tolist())
+    if all((x == x[:1]).all() for x in (*batch.clean.values(), *batch.raw.values())):
+        return
+    if seen := next((job.name for job in jobs if _differ(job.encode(batch.to(job.device)))), None):
+        raise MultigenError(f"target {seen!r} cannot be cached: the modality augments at random; use targets=online")
+
+
+def _differ(features: Features) -> bool:
+    """Whether features of one example differ by more than rounding."""
+    value, mask = features
+    real = torch.where(mask[..., None], value, 0)  # (B, *sites, D)
+    spread = (real - real[:1]).abs().amax()  # ()
+    return bool((mask != mask[:1]).any() or spread > 1e-3 * real.abs().amax())
 
 
 def features(jobs: Sequence[Job], indices: Sequence[int]) -> Iterator[list[Features]]:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from multigen.cache import shard
-from multigen.cache.encode import Job, cost, features
+from multigen.cache.encode import Job, check, cost, features
 from multigen.cache.plan import Missing, Plan, estimate, examples, lacking, missing
 from multigen.cache.progress import bar
 from multigen.cache.spec import Storage
@@ -81,7 +81,7 @@ def prepare_all(
     Returns:
         For each data set, the folders of its caches in the order of `targets`.
     """
-    targets[0].check()
+    check(targets)
     teachers = fit_teachers(targets, storages, root, log)
     splits = [
         [replace(job, dataset=dataset, encoder=teacher) for job, teacher in zip(targets, teachers, strict=True)]

@@ -19,6 +19,7 @@ def main(config: Any) -> None:
     experiment = Experiment(settings)
     if folder := experiment.prepare_data():
         print(f"data are in {folder}")
+    experiment.prepare_weights()
     prepare_targets(experiment, settings)
 
 

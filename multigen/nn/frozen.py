@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from multigen.state import MultigenError
+from multigen.stock import read_tensors
 
 
 class Frozen(nn.Module):
@@ -41,3 +46,17 @@ class Frozen(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return f"{type(self).__name__}-{digest.hexdigest()[:16]}"
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a network, which may lack the file's classifier or pooling layer."""
+    found = read_tensors(path)
+    missing, unexpected = _mismatch(net.state_dict(), found)
+    if missing:
+        raise MultigenError(f"{path} does not fit: it lacks {missing[:3]}, and has {unexpected[:3]} which the network lacks")
+    net.load_state_dict({name: found[name] for name in net.state_dict()})
+
+
+def _mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    missing = [name for name, x in wanted.items() if name not in found or found[name].shape != x.shape]
+    return missing, [name for name in found if name not in wanted]

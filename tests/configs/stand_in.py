@@ -10,11 +10,11 @@ import torch
 
 from modalities.image import stored
 from modalities.image.emoji import GROUPS
-from modalities.image.encoders import raw
 from modalities.molecule.example import Chains as MoleculeChains
 from modalities.protein.example import Helices
 from modalities.protein.modality import structure_of
-from multigen.state import Batch, Features
+from multigen.state import Batch, Features, pool
+from multigen.teachers.common import raw
 
 COUNT = 16
 
@@ -83,10 +83,28 @@ class Latents:
 
 
 class Zigzags(MoleculeChains):
-    """Chains of atoms, in the place of whatever molecules an experiment reads."""
+    """Chains of atoms, in the place of whatever molecules an experiment reads: enough to whiten one vector of each."""
+
+    sizes = np.resize(np.arange(4, 12), 80)
 
     def __init__(self, **settings: Any) -> None:
         pass
+
+
+class Atoms(torch.nn.Module):
+    """Features of atoms, or of the whole molecule, from nothing but coordinates and elements."""
+
+    fingerprint = "stand-in-atoms"
+
+    def __init__(self, pooled: bool = False, width: int = 96, **settings: Any) -> None:
+        super().__init__()
+        self.pooled, self.width = pooled, width
+
+    def forward(self, batch: Batch) -> Features:
+        given = batch.raw["coords"].nan_to_num().sum(-1) + batch.clean["atoms"]  # (B, N)
+        value = torch.cos(given[..., None] * torch.arange(1, self.width + 1, device=given.device))  # (B, N, D)
+        found = Features(value, batch.mask["atoms"])
+        return pool(found) if self.pooled else found
 
 
 REPLACED = {
@@ -102,6 +120,10 @@ REPLACED = {
     "modalities.protein.encoders.MPNNStructure": {"pretrained": False},
     "modalities.image.encoders.EfficientNetLite0": {"pretrained": False},
     "modalities.image.encoders.MiniLM": {"_target_": "stand_in.Caption"},
+    "modalities.molecule.encoders.MiniMol": {"_target_": "stand_in.Atoms", "pooled": True},
+    "modalities.molecule.encoders.MiniMolAtoms": {"_target_": "stand_in.Atoms"},
+    "modalities.molecule.encoders.Name": {"_target_": "stand_in.Atoms", "pooled": True},
+    "modalities.molecule.encoders.UniMol": {"_target_": "stand_in.Atoms", "pooled": True, "width": 512},
 }
 
 

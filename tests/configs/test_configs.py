@@ -19,7 +19,7 @@ from multigen.state import MultigenError
 
 FILES = sorted(config_dir().rglob("*.yaml"))
 SMALL = [
-    "trainer.steps=1", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
+    "trainer.steps=1", "trainer.workers=0", "trainer.progress=false", "trainer.log_to=[]", "device=cpu",
     "sampler.grid.steps=2", "trainer.observers.validation.limit=2",
 ]  # fmt: skip
 BY_NUMBER = ["trainer.batch_size=4", "trainer.observers.samples.n=2"]
@@ -28,7 +28,7 @@ BY_TOKENS = ["trainer.batch_tokens=64", "trainer.precision=bf16"]  # fp16 needs 
 
 def composed(name, *overrides):
     """A shipped experiment; a key that it wants a user to give is given."""
-    needed = ["data.path=DIR"] if "/pdb_" in name or "/geom_drugs" in name else []
+    needed = ["data.path=DIR"] if "/pdb_" in name or "/geom_" in name else []
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
@@ -40,7 +40,7 @@ def small(name):
     """Overrides for a run of one step."""
     if "imagenet256" in name:
         return [*SMALL, *BY_NUMBER, *SMALL_SIT]
-    shallow = ["denoiser.layers=2"] if "/geom_drugs" in name else []
+    shallow = ["denoiser.layers=2"] if "/geom_" in name else []
     return [*SMALL, *shallow, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
 
 
@@ -112,8 +112,13 @@ def test_experiment_says_what_it_is(name):
     "choice", [f"{group}={name}" for group in ("sampler", "times", "objective") for name in options(group)]
 )
 def test_choice_goes_with_an_experiment(choice):
-    experiment = "points/vanilla" if "objective" not in choice else "image/emoji_reed"
-    experiment = "protein/sequence_reed" if "sequence" in choice else "protein/reed" if "protein" in choice else experiment
+    fitting = {
+        "sequence": "protein/sequence_reed",
+        "protein": "protein/reed",
+        "molecule": "molecule/reed",
+        "objective": "image/emoji_reed",
+    }
+    experiment = next((name for word, name in fitting.items() if word in choice), "points/vanilla")
     config = compose("train", [f"experiment={experiment}", choice])
     group = choice.partition("=")[0]
     assert make(config[group], group) is not None

@@ -15,7 +15,7 @@ import torch
 from multigen.cache import Job, Storage, build
 from multigen.modality import Example, collate_targets
 from multigen.random import Noise, keys
-from multigen.state import Batch, Features
+from multigen.state import Batch, Features, expand
 
 WIDTH = 6
 
@@ -58,12 +58,19 @@ class ToyEncoder:
         log: a file that gets one line per encoded example.
         delay: seconds that a call takes.
         meet: a folder in which two processes show up before either of them goes on, so that both take part in the work.
+        sees: add the clean data to the features.
     """
 
     def __init__(
-        self, layout: str = "ragged", scale: float = 1.0, log: Path | None = None, delay: float = 0.0, meet: Path | None = None
+        self,
+        layout: str = "ragged",
+        scale: float = 1.0,
+        log: Path | None = None,
+        delay: float = 0.0,
+        meet: Path | None = None,
+        sees: bool = False,
     ) -> None:
-        self.layout, self.scale, self.log, self.delay, self.meet = layout, scale, log, delay, meet
+        self.layout, self.scale, self.log, self.delay, self.meet, self.sees = layout, scale, log, delay, meet, sees
         self.fingerprint = f"toy-{layout}-{scale}"
 
     def __call__(self, batch: Batch) -> Features:
@@ -78,6 +85,8 @@ class ToyEncoder:
         mask = self._mask(index, noise)  # (B, *sites)
         mixing = Noise(torch.tensor([9])).normal([WIDTH, WIDTH])[0] + torch.eye(WIDTH)  # (D, D)
         value = noise.normal([*mask.shape[1:], WIDTH]) @ mixing + 3  # (B, *sites, D)
+        if self.sees:
+            value = value + expand(batch.clean["x"][:, 0], value)  # (B, *sites, D)
         value = torch.where(mask[..., None], value, torch.nan)  # (B, *sites, D)
         return Features(self.scale * value, mask)
 

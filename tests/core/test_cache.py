@@ -269,7 +269,7 @@ def test_plain_rows_are_views_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "storage", "words"),
     [
-        (job(modality=ToyModality(augment=True)), Storage(), "augments at random; use targets=online"),
+        (job(modality=ToyModality(augment=True), sees=True), Storage(), "augments at random; use targets=online"),
         (job(scale=float("inf")), Storage(), "gives features that are not finite"),
         (job(scale=1e6), Storage(), "beyond float16's 6.55e[+]04: use float32"),
         (job(Toys(0)), Storage(), "the data set is empty"),
@@ -280,6 +280,12 @@ def test_what_cannot_be_cached_is_refused(tmp_path: Path, task: Job, storage: St
     with pytest.raises(MultigenError, match=words) as raised:
         prepare(task, storage, root=tmp_path, log=quiet)
     assert "'tokens'" in str(raised.value)
+
+
+def test_an_augmentation_that_the_encoder_does_not_see_is_allowed(tmp_path: Path) -> None:
+    """A rotation, for features that know of no direction."""
+    folders = [prepare(job(modality=ToyModality(turn)), Storage(), root=tmp_path, log=quiet)[0] for turn in (True, False)]
+    assert folders[0] == folders[1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -11,15 +10,19 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from modalities.image import weights
-from modalities.image.encoders import EfficientNetLite0, MiniLM, Timm, resize, to_grid
-from modalities.image.modality import encode_text
+from modalities.image.encoders import EfficientNetLite0, MiniLM, Timm
 from multigen.files import data_root as real_root
+from multigen.modality import encode_text
 from multigen.state import Batch, MultigenError
+from multigen.teachers import weights
+from multigen.teachers.vision import resize, to_grid
 
-has_weights = pytest.mark.skipif(
-    not (real_root() / "teachers" / "minilm" / "model.safetensors").is_file(), reason="needs `multigen prepare data=emoji`"
-)
+
+def prepared(name):
+    return pytest.mark.skipif(not (real_root() / "teachers" / name).is_file(), reason="needs `multigen prepare data=emoji`")
+
+
+has_efficientnet, has_minilm = prepared("efficientnet_lite0.safetensors"), prepared("minilm/model.safetensors")
 
 
 def batch_of(**raw) -> Batch:
@@ -151,7 +154,7 @@ def test_wrong_options_are_named(make, message):
 
 def test_unprepared_weights_name_the_command(data_root):
     for teacher in (EfficientNetLite0, MiniLM):
-        with pytest.raises(MultigenError, match=r"not prepared .*run `multigen prepare data=emoji`"):
+        with pytest.raises(MultigenError, match=r"not prepared .*run `multigen prepare experiment=NAME`"):
             teacher()
 
 
@@ -166,26 +169,6 @@ def test_weight_names_cover_the_network(efficientnet):
 
 
 # --------------------------------------------------------------------------------------------------------------- captions
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "apple", "green", "a", "dog"]
-
-
-@pytest.fixture
-def sentences(tmp_path):
-    """A folder with a very small BERT."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel
-
-    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": len(WORDS), **shape}))
-    torch.manual_seed(0)
-    save_file(BertModel(BertConfig(vocab_size=len(WORDS), **shape)).state_dict(), tmp_path / "model.safetensors")
-    return tmp_path
 
 
 def test_sentences_have_length_one_and_ignore_padding(sentences):
@@ -212,7 +195,7 @@ def test_sentence_fingerprints(sentences):
 # ------------------------------------------------------------------------------------------------------- the real weights
 
 
-@has_weights
+@has_efficientnet
 def test_efficientnet_gives_the_published_networks_answers():
     """Logits of a synthetic picture, computed once with the code that its authors published for these weights."""
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
@@ -225,7 +208,7 @@ def test_efficientnet_gives_the_published_networks_answers():
     torch.testing.assert_close(means, torch.tensor([1.9759, 0.0000, 1.5440, 0.4412, 0.0000]), rtol=0, atol=2e-3)
 
 
-@has_weights
+@has_efficientnet
 def test_efficientnet_recognises_a_photograph():
     from matplotlib import cbook
 
@@ -235,7 +218,7 @@ def test_efficientnet_recognises_a_photograph():
     assert EfficientNetLite0(size=224).logits(batch_of(image=picture)).argmax() == 652  # military uniform
 
 
-@has_weights
+@has_minilm
 def test_minilm_knows_what_is_alike():
     lines = ["a happy face", "a smiling face", "a red sports car", "an automobile"]
     value = MiniLM()(batch_of(caption=encode_text(lines))).value  # (4, 384)
@@ -268,7 +251,7 @@ def test_damaged_weights_are_named_and_made_again(name, read, damage, data_root,
     path = data_root / "teachers" / name
     before = path.read_bytes()
     path.write_bytes(damage(before))
-    with pytest.raises(MultigenError, match=rf"are damaged: {path} .*run `multigen prepare data=emoji`"):
+    with pytest.raises(MultigenError, match=rf"are damaged: {path} .*run `multigen prepare experiment=NAME`"):
         read()
     weights.prepare()
     read()

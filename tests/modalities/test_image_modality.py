@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from modalities.image.modality import Image, encode_text, grid
+from modalities.image.modality import Image, grid
+from multigen.modality import encode_text
 from multigen.random import keys
 from multigen.state import Features, MultigenError
 

@@ -10,8 +10,8 @@ from modalities.protein.embeddings import FORMATS, Folder, WithEmbeddings
 from modalities.protein.encoders import Files
 from modalities.protein.example import Helices
 from modalities.protein.modality import Protein
-from modalities.protein.targets import decode_names, encode_names
 from multigen.cache import Cached, Job, Storage, load_teacher, open_cache, prepare
+from multigen.modality import decode_text, encode_text
 from multigen.state import Batch, MultigenError
 
 WIDTHS = {"single": 5, "pair": 3, "structure": 4}
@@ -43,8 +43,8 @@ def batch_of(*index: int) -> Batch:
 
 def test_names_travel_as_tensors():
     names = ["1abc_A", "", "größe"]
-    assert decode_names(encode_names(names)) == names and encode_names(names).dtype == torch.uint8
-    assert encode_names([""]).shape == (1, 1)
+    assert decode_text(encode_text(names)) == names and encode_text(names).dtype == torch.uint8
+    assert encode_text([""]).shape == (1, 1)
 
 
 @pytest.mark.parametrize("what", ["single", "structure"])

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from modalities.protein.encoders import MPNNPair, MPNNSingle, MPNNStructure
-from modalities.protein.encoders.common import Memo
 from modalities.protein.encoders.mpnn import shared
 from modalities.protein.example import Helices
 from modalities.protein.features import nearest
@@ -18,6 +17,7 @@ from modalities.protein.modality import Protein
 from modalities.protein.proteinmpnn import ProteinMPNN
 from multigen.cache import Cached, Job, Storage, load_teacher, open_cache, prepare
 from multigen.state import Batch, Features, MultigenError
+from multigen.teachers.common import Memo
 
 K = 12
 KEPT = [shared(variant, None, False, 0, 512) for variant in ("v_48_020", "ca_v_48_020")]

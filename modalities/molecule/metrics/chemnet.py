@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalities.molecule import chemnet
 from modalities.molecule.metrics.sets import Chemical, Means, chemicals, named, of_dataset
 from multigen import describe, distances
 from multigen.distributed import resolve
 from multigen.modality import Dataset
-from multigen.state import MultigenError, at_least
-
-WIDTH = 512
+from multigen.state import at_least
 
 
 class FCD(Means):
@@ -49,8 +47,7 @@ class FCD(Means):
         device: str = "auto",
     ) -> None:
         super().__init__(held_out, hydrogens)
-        if find_spec("fcd_torch") is None:
-            raise MultigenError("the Frechet ChemNet Distance needs the package fcd_torch: pip install 'multigen[molecule]'")
+        chemnet.needed_by("the Frechet ChemNet Distance")
         at_least(2, count=count)
         self.train, self.batch_size, self.device = train, batch_size, str(resolve(device))
         self.count = min(count, len(train), len(held_out))
@@ -81,7 +78,7 @@ class FCD(Means):
     def _features(self, texts: Sequence[str]) -> Tensor:
         """(B, 512)."""
         parts = [texts[i : i + self.batch_size] for i in range(0, len(texts), self.batch_size)]
-        return torch.cat([torch.zeros(0, WIDTH), *(activations(part, self.device) for part in parts)])
+        return torch.cat([torch.zeros(0, chemnet.WIDTH), *(chemnet.activations(part, self.device) for part in parts)])
 
     def about(self) -> dict[str, Any]:
         assert self.held_out is not None
@@ -95,22 +92,3 @@ class FCD(Means):
 
     def pictures(self, folder: Path) -> dict[str, Path]:
         return {}
-
-
-def activations(texts: Sequence[str], device: str = "cpu") -> Tensor:
-    """ChemNet's last hidden layer of canonical SMILES, which are read up to 350 characters: (B, 512)."""
-    from fcd_torch.utils import SmilesDataset  # type: ignore[import-untyped]
-
-    rows = SmilesDataset(texts, canonize=False)
-    letters = torch.stack([torch.from_numpy(rows[i]) for i in range(len(texts))])  # (B, 350, 35)
-    with torch.no_grad():
-        return _chemnet(device)(letters.transpose(1, 2).float().to(device)).cpu()  # (B, 512)
-
-
-@lru_cache(1)
-def _chemnet(device: str) -> torch.nn.Module:
-    import fcd_torch  # type: ignore[import-untyped]
-    from fcd_torch.utils import load_imported_model
-
-    path = Path(fcd_torch.__file__).parent / "ChemNet_v0.13_pretrained.pt"
-    return load_imported_model(torch.load(path, weights_only=True)).eval().to(device)

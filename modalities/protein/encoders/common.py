@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
-from weakref import ref
+from typing import Any
 
 from torch import Tensor
 
 from modalities.protein.modality import structure_of
 from multigen.state import Batch, MultigenError, State
-
-T = TypeVar("T")
 
 
 def sequence(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -40,33 +36,3 @@ def neighbours(batch: Batch, encoder: Any, wanted: int) -> Tensor:
         name, hint = type(encoder).__name__, "give it neighbours: ${modality.neighbours}"
         raise MultigenError(f"{name} is for {wanted} neighbours, the batch has {found.shape[-1]}: {hint}")
     return found
-
-
-class Memo:
-    """The last result of a function of tensors, as long as those very tensors live and nobody has written to them.
-
-    Teachers that read the same batch one after the other share what is common to them. A copy (in another process) is empty.
-    """
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[ref[Tensor], int]] = []
-        self._value: Any = None
-
-    def __call__(self, tensors: Sequence[Tensor], make: Callable[[], T]) -> T:
-        if not self._same(tensors):
-            self.forget()
-            self._value = make()
-            self._seen = [(ref(x, self.forget), x._version) for x in tensors]
-        return self._value
-
-    def _same(self, tensors: Sequence[Tensor]) -> bool:
-        seen = self._seen
-        return len(seen) == len(tensors) and all(
-            old() is x and version == x._version for (old, version), x in zip(seen, tensors, strict=True)
-        )
-
-    def forget(self, _: object = None) -> None:
-        self._seen, self._value = [], None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_seen": [], "_value": None}

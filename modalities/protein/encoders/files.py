@@ -14,14 +14,14 @@ from torch import Tensor
 
 from modalities.protein.embeddings import Folder
 from modalities.protein.encoders.common import neighbours, visible
-from modalities.protein.targets import decode_names
+from multigen.modality import decode_text
 from multigen.state import Batch, Features, MultigenError
 
 
 class Files(Folder):
     """A folder of representations as a teacher: ``multigen prepare`` reads and checks every file once and caches what is used.
 
-    It reads ``raw["name"]``, the proteins' names (`modalities.protein.targets.encode_names`).
+    It reads ``raw["name"]``, the proteins' names (`multigen.modality.encode_text`).
 
     Args:
         neighbours: K of the modality; only pairs depend on it.
@@ -55,7 +55,7 @@ class Files(Folder):
             raise MultigenError(f"Files needs raw 'name', the batch has {sorted(batch.raw)}: {hint}")
         lengths = batch.mask["sequence"].sum(1).tolist()  # (B,)
         near = self._neighbours(batch)  # (B, L, K)
-        rows = zip(decode_names(batch.raw["name"]), lengths, near.cpu().numpy(), strict=True)
+        rows = zip(decode_text(batch.raw["name"]), lengths, near.cpu().numpy(), strict=True)
         found = [self.target(name, length, row[:length]) for name, length, row in rows]
         sites = near.shape if self.what == "pair" else near.shape[:2]
         return _stacked(found, visible(batch).view(*near.shape[:2], *[1] * (len(sites) - 2)), sites)

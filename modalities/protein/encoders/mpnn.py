@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modalities.protein.alphabet import UNKNOWN
-from modalities.protein.encoders.common import Memo, neighbours, sequence, structure, visible
+from modalities.protein.encoders.common import neighbours, sequence, structure, visible
 from modalities.protein.layers import Graph, Neighbourhood
 from modalities.protein.proteinmpnn import NEIGHBOURS, ProteinMPNN, load_proteinmpnn
 from multigen.files import data_root
 from multigen.nn.frozen import Frozen
 from multigen.state import Batch, Features, MultigenError, State, at_least
+from multigen.teachers.common import Memo
 
 _READ = ("backbone", "known", "chain", "index")
 

