@@ -87,7 +87,7 @@ def _bare_inception() -> Any:
     """The network as its constructor makes it, which insists on reading weights: it is given an empty file."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    class Bare(FeatureExtractorInceptionV3):  # type: ignore[misc]
+    class Bare(FeatureExtractorInceptionV3):
         def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
             return super().load_state_dict(state_dict, *args, **options) if state_dict else None
 
