@@ -19,7 +19,7 @@ from multigen.stock import read_tensors
 
 Tensors = dict[str, Tensor]
 
-HARMLESS = [argparse.Namespace]
+HARMLESS: list[Any] = [argparse.Namespace]
 """What published checkpoints hold besides tensors and plain values: the command line. It does nothing when it is made."""
 
 
@@ -61,7 +61,7 @@ def _unpickled(path: Path) -> Any:
     if not path.is_file():
         raise MultigenError(f"{path} is no file")
     try:
-        with torch.serialization.safe_globals(HARMLESS):  # type: ignore[attr-defined]
+        with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -155,7 +155,13 @@ def settings(found: Sizes, kind: Layout, heads: int | None = None) -> dict[str, 
     """
     if (heads := heads or found.heads) is None:
         raise MultigenError(f"the number of attention heads cannot be read off a network of width {found.width}: give heads=N")
-    own = {"width": found.width, "depth": found.depth, "patch": found.patch, "heads": heads, "variance": found.variance}
+    own: dict[str, Any] = {
+        "width": found.width,
+        "depth": found.depth,
+        "patch": found.patch,
+        "heads": heads,
+        "variance": found.variance,
+    }
     own |= {"mlp_ratio": found.hidden / found.width, "time_scale": float(abs(kind.slope))}
     keys: dict[str, Any] = {f"denoiser.{name}": value for name, value in own.items()}
     keys |= {"modality.channels": found.channels, "modality.classes": found.classes, "data.train.size": found.side}
