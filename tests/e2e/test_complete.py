@@ -248,3 +248,12 @@ def test_mistakes_are_one_line(arguments, said, capsys):
 def test_missing_arguments_are_named(capsys):
     assert run(["complete", "example.sdf", "--run", "run"]) == 2
     assert "--add" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["sdf", "xyz"])
+def test_samples_go_to_one_file_in_the_format_of_its_name(ending, capsys):
+    given = ["run=run", "n=5", "device=cpu", "modality.source=null", "modality.size=4:6", f"out=made/molecules.{ending}"]
+    assert run(["sample", *given]) == 0
+    assert {path.name for path in Path("made").iterdir()} == {f"molecules.{ending}", "molecules.png"}
+    assert Path(f"made/molecules.{ending}").read_text().count("$$$$" if ending == "sdf" else "charge=") == 5
+    assert "of the sites in" in capsys.readouterr().out
