@@ -43,7 +43,7 @@ class Archive:
         self.manifest = {"name": str(self.path)}
 
     def _opened(self, found: dict[str, int]) -> NDArray[np.uint8]:
-        images = read_array(self.path, PICTURES) if PICTURES in found else np.zeros(0)
+        images: NDArray[Any] = read_array(self.path, PICTURES) if PICTURES in found else np.zeros(0)
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise MultigenError(f"{self.path} holds no pictures: {PICTURES} should be uint8 (N, H, W, 3)")
         return images

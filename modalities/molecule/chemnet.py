@@ -23,7 +23,7 @@ def needed_by(what: str) -> None:
 
 def load() -> nn.Module:
     """The published network, its weights in the package (MIT): letters (B, 35, 350) -> its last hidden layer (B, 512)."""
-    import fcd_torch  # type: ignore[import-untyped]
+    import fcd_torch
     from fcd_torch.utils import load_imported_model
 
     path = Path(fcd_torch.__file__).parent / "ChemNet_v0.13_pretrained.pt"
@@ -32,7 +32,7 @@ def load() -> nn.Module:
 
 def letters(texts: Sequence[str]) -> Tensor:
     """Canonical SMILES, which are read up to 350 characters: one-hot Float (B, 35, 350)."""
-    from fcd_torch.utils import SmilesDataset  # type: ignore[import-untyped]
+    from fcd_torch.utils import SmilesDataset
 
     rows = SmilesDataset(texts, canonize=False)
     return torch.stack([torch.from_numpy(rows[i]) for i in range(len(texts))]).mT.float()  # (B, 35, 350)

@@ -222,9 +222,10 @@ def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[
 def _raw(examples: Sequence[Example]) -> State:
     """What teachers read beside the state: texts as bytes; atoms where they are in the data, in Angstrom, and the hydrogens
     that are not among the atoms (absent where all are)."""
-    texts = {name: encode_text([str(e[name]) for e in examples]) for name in TEXTS if name in examples[0]}  # (B, C) each
-    places = {name: _padded([e[name] for e in examples]) for name in ("coords", "hydrogens") if name in examples[0]}
-    return {**texts, **places}
+    found: State = {
+        name: encode_text([str(e[name]) for e in examples]) for name in TEXTS if name in examples[0]
+    }  # (B, C) each
+    return found | {name: _padded([e[name] for e in examples]) for name in ("coords", "hydrogens") if name in examples[0]}
 
 
 def _padded(places: Sequence[Any]) -> Tensor:

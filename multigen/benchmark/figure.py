@@ -31,8 +31,8 @@ def draw(comparison: Mapping[str, Any], path: Path) -> Path | None:
 
 def line(name: str, band: Mapping[str, Any], colour: int, axis: str = "steps", unit: float = 1.0) -> Line:
     """An arm's mean with its band over `axis`, see `multigen.benchmark.compare.band`."""
-    sides = {} if band["std"] is None else {k: _side(band, sign) for k, sign in (("low", -1), ("high", 1))}
-    return Line(name, [x / unit for x in band[axis]], band["mean"], colour, **sides)
+    low, high = (() if band["std"] is None else _side(band, sign) for sign in (-1, 1))
+    return Line(name, [x / unit for x in band[axis]], band["mean"], colour, low=low, high=high)
 
 
 def _side(band: Mapping[str, Any], sign: int) -> list[float]:

@@ -191,7 +191,7 @@ def _scaled(value: float | None, unit: float) -> str:
 
 
 def _settings(found: Found) -> Sequence[Block]:
-    versions = next((run["start"]["versions"] for run in found["runs"].values() if run["start"]), {})
+    versions: Mapping[str, str] = next((run["start"]["versions"] for run in found["runs"].values() if run["start"]), {})
     said = [Text("Trained with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".")] if versions else []
     configs = [Folded(f"Configuration of {arm}", to_json(config, indent=2)) for arm, config in found["configs"].items()]
     return [*said, Folded("Suite", to_json(found["suite"], indent=2)), *configs]

@@ -116,7 +116,7 @@ def _band(curves: Sequence[Curve], runs: Sequence[Mapping[str, Any]]) -> dict[st
     """Mean and spread over seeds, with the mean seconds and FLOPs of the same steps."""
     found = band(curves)
     amounts = {axis: [AXES[axis](run, found["steps"]) for run in runs] for axis in ("seconds", "flops")}
-    means = {axis: None if None in some else np.mean(some, 0).tolist() for axis, some in amounts.items()}
+    means = {axis: None if None in some else np.mean(np.array(some), 0).tolist() for axis, some in amounts.items()}
     return {**found, **means}
 
 

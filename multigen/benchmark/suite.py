@@ -155,7 +155,11 @@ def suite(
     if absent := sorted({"name", "steps", "quality"} - set(given)):
         raise MultigenError(f"domain lacks {absent[0]!r}")
     chosen = known if arms is None else _chosen(arms, known)
-    changed = {"baseline": baseline, "repeat": repeat, "seeds": _seeds(given.get("seeds") if seeds is None else seeds)}
+    changed: dict[str, Any] = {
+        "baseline": baseline,
+        "repeat": repeat,
+        "seeds": _seeds(given.get("seeds") if seeds is None else seeds),
+    }
     changed["quality"] = [Quality(**quality) for quality in given["quality"]]
     if baseline is None and given.get("baseline", "vanilla") not in chosen:
         changed["baseline"] = next(iter(chosen))

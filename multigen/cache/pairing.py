@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multigen.cache import shard
-from multigen.cache.encode import Job, features, spaced
+from multigen.cache.encode import Job, check, features, spaced
 from multigen.cache.spec import digest
 from multigen.cache.whitening import Moments
 from multigen.files import nearest
@@ -71,8 +71,8 @@ class InMemory(_Changed):
     def __init__(self, dataset: Dataset, modality: Modality[Any], encoders: Mapping[str, Encoder]) -> None:
         super().__init__(dataset, encoders={name: encoder.fingerprint for name, encoder in encoders.items()})
         jobs = [Job(dataset, modality, encoder, name) for name, encoder in encoders.items()]
-        for job in jobs[:1]:
-            job.check()
+        if jobs:
+            check(jobs)
         self.targets: list[dict[str, Target]] = []
         for found in features(jobs, range(len(dataset))):
             split = [shard.split(feature) for feature in found]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from multigen import buckets, describe, distributed
 from multigen.cli.evaluate import about
@@ -54,7 +54,7 @@ def show_padding(modality: Any, n: int, plan: Sequence[Sequence[int]], seed: int
 
 def write(drawn: Drawn, model: Trained, path: Path) -> None:
     """One file, and beside it how the samples were made."""
-    model.experiment.modality.write(drawn, model.settings["n"], path)
+    cast(Filed, model.experiment.modality).write(drawn, model.settings["n"], path)
     write_json(f"{path}.json", origin(model))
     print(f"{model.settings['n']:,} samples of {made_of(model)} in {path}, how they were made in {path}.json")
 

@@ -65,8 +65,8 @@ def prepare(plan: Suite, folder: Path, device: str) -> None:
     """
     for run in plan.runs:
         configure(plan, run, folder / "runs" / run.name, device)
-    if (run := plan.repeated) is not None:
-        configure(plan, run, folder / "runs" / f"{run.name}{AGAIN}", device)
+    if (again := plan.repeated) is not None:
+        configure(plan, again, folder / "runs" / f"{again.name}{AGAIN}", device)
 
 
 def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:

@@ -31,9 +31,8 @@ class Companions(nn.Module):
         self.embed = nn.ModuleDict({name: nn.Linear(d, width) for name, d in widths.items()})
         self.times = nn.ModuleDict({name: TimeEmbedding(width, scale=100) for name in widths})
         self.heads = nn.ModuleDict({name: nn.Linear(width, d) for name, d in widths.items()})
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
 
     def read(self, noisy: State, t: State, mask: State) -> Tensor | float:
         """What is added to the hidden features: (B, *sites, D), or 0 where there is no companion."""

@@ -54,7 +54,7 @@ class Function:
     def _rows(self, batch: Batch) -> Rows:
         for mol in mols(batch, self):
             found = None if mol is None else self.function(mol)
-            if found is not None:
+            if mol is not None and found is not None:
                 expected = (self.width,) if self.level == "graph" else (mol.GetNumAtoms(), self.width)
                 if np.shape(found) != expected:
                     raise MultigenError(f"{_named(self.function)} gives shape {np.shape(found)}, expected {expected}")
@@ -64,7 +64,7 @@ class Function:
 def _named(function: Callable[..., Any]) -> str:
     """Module, name and the arguments that are already given."""
     if isinstance(function, partial):
-        given = {**dict(enumerate(function.args)), **function.keywords}
+        given: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
         return f"{_named(function.func)}{sorted(given.items(), key=str) if given else ''}"
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}"

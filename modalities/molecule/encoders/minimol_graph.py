@@ -67,8 +67,9 @@ def read(mol: Mol) -> Graph:
     ends = np.array([end for a, b in pair for end in ((a, b), (b, a))], np.int64).reshape(-1, 2).T  # (2, m)
     linked = np.zeros((len(atoms), len(atoms)))  # (n, n)
     linked[tuple(ends)] = 1
-    rows = (atoms, bonds.repeat(2, axis=0), ends, spectrum(linked), walks(linked))
-    return Graph(*(row if row is ends else row.astype(np.float16).astype(np.float32) for row in rows), origin)  # type: ignore[arg-type]
+    rows = (atoms, bonds.repeat(2, axis=0), spectrum(linked), walks(linked))
+    nodes, edges, vectors, returns = (row.astype(np.float16).astype(np.float32) for row in rows)  # as precise as published
+    return Graph(nodes, edges, ends, vectors, returns, origin)
 
 
 def _canonical(mol: Mol) -> tuple[Mol, NDArray[np.int64]]:

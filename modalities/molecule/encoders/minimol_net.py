@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +61,9 @@ class MiniMolNet(nn.Module):
             new = layer(told, bonds, given.ends)  # (n, D)
             x = new + x if new.shape == x.shape else new  # (n, D)
             if i < len(self.hubs):
-                hub = self.hubs[i].gathered(x, hub, given.graph, size)  # (G, D)
-                told = x + self.hubs[i].out(hub[given.graph] / 2)  # (n, D)
+                centre = cast(Hub, self.hubs[i])
+                hub = centre.gathered(x, hub, given.graph, size)  # (G, D)
+                told = x + centre.out(hub[given.graph] / 2)  # (n, D)
         return x
 
 

@@ -71,12 +71,12 @@ class UniMol(Frozen):
     def forward(self, batch: Batch) -> Features:
         found = whole(batch, self)
         atoms, coords, known = (x.cpu().numpy() for x in (found.atoms, found.coords, found.known))
-        rows = [i for i in np.flatnonzero(known) if (atoms[i] >= 0).sum() <= MOST]
+        rows = [i for i in np.flatnonzero(known).tolist() if (atoms[i] >= 0).sum() <= MOST]
         given = {
             "atoms": [[ELEMENTS[a] for a in atoms[i] if a >= 0] for i in rows],
             "coordinates": [coords[i][atoms[i] >= 0] for i in rows],
         }
-        states = dict(zip(rows, self._states(given), strict=True))
+        states: dict[int, np.ndarray] = dict(zip(rows, self._states(given), strict=True))
         if self.level == "graph":
             return graph_level((states[i].mean(0) if i in states else None for i in range(len(batch))), self.width, batch)
         count = batch.mask["atoms"].sum(1).tolist()  # (B,)
