@@ -147,11 +147,11 @@ class Timm(Pictures):
         weights: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        config = _config(model)
-        size = size or int(config.input_size[-1])
-        super().__init__(size, grid, pooled, config.mean, config.std)
+        known = known_to_timm(model)
+        size = size or int(known.input_size[-1])
+        super().__init__(size, grid, pooled, known.mean, known.std)
         self.layer = layer
-        options = {"img_size": size} if config.fixed_input_size else {}
+        options = {"img_size": size} if known.fixed_input_size else {}
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             self.net = build(model, pretrained and weights is None, num_classes=0, **options)
@@ -168,7 +168,7 @@ class Timm(Pictures):
             raise MultigenError(f"{self.options['model']} offers no features of layer {self.layer}: {error}") from None
 
 
-def _config(model: str) -> Any:
+def known_to_timm(model: str) -> Any:
     """What timm knows about a network: sizes, normalisation."""
     import timm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from multigen.nn.frozen import Frozen
 from multigen.random import keys
 from multigen.state import Batch, MultigenError, pool
 from multigen.stock import read_tensors
+from multigen.teachers import vision
 
 WEIGHTS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 OFFICIAL = "6726825d"
@@ -184,20 +185,13 @@ class Timm(Frozen):
         self, model: str, name: str, size: int = 224, pretrained: bool = True, weights: str | Path | None = None
     ) -> None:
         super().__init__()
-        import timm
-
         self.name, self.size = name, size
-        try:
-            config = timm.models.get_pretrained_cfg(model)
-            options = {"img_size": size} if config is not None and config.fixed_input_size else {}
-            self.net = timm.create_model(model, pretrained=pretrained and weights is None, num_classes=0, **options)
-        except Exception as error:  # the hub's client has dozens of ways to say that it is not reached
-            reason = str(error).strip().splitlines()[0]
-            raise MultigenError(f"cannot make {model} ({reason}); a local file can be given as `weights`") from None
+        config = vision.known_to_timm(model)
+        options = {"img_size": size} if config.fixed_input_size else {}
+        self.net = vision.build(model, pretrained and weights is None, num_classes=0, **options)
         if weights is not None:
             load(self.net, read_tensors(Path(weights)), Path(weights))
-        found = timm.data.resolve_model_data_config(self.net)
-        self.mean, self.std = tuple(found["mean"]), tuple(found["std"])
+        self.mean, self.std = tuple(config.mean), tuple(config.std)
         self.freeze(model=model, size=size)
 
     @torch.no_grad()
@@ -223,7 +217,7 @@ class Clip(Frozen):
             raise MultigenError(f"cannot load {model} ({reason}); a local folder can be given as `model`") from None
         config = self.net.config
         published = (config.image_size, config.patch_size, config.hidden_size, config.num_hidden_layers) == (336, 14, 1024, 24)
-        self.size, self.standard, self.name = int(config.image_size), published, "clip"
+        self.size, self.standard, self.name = int(cast(int, config.image_size)), published, "clip"
         self.freeze(model=Path(model).name)
 
     @torch.no_grad()
