@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -109,6 +109,10 @@ def _moments(example: Example) -> tuple[NDArray[Any], NDArray[Any]]:
     return example["latent_mean"], example["latent_std"]
 
 
+def _is_picture(sample: Sample) -> TypeGuard[Picture]:
+    return sample.dtype == np.uint8
+
+
 def _pictures(decoded: Tensor) -> NDArray[np.uint8]:
     """(B, 3, H, W) in -1 .. 1 -> uint8 (B, H, W, 3)."""
     pixels = (decoded.float().cpu() / 2 + 0.5).clamp(0, 1) * 255  # (B, 3, H, W)
@@ -117,7 +121,7 @@ def _pictures(decoded: Tensor) -> NDArray[np.uint8]:
 
 def _shown(sample: Sample, scale: Tensor) -> Picture:
     """A picture as it is; of a latent its first channels as colours, three deviations to each side."""
-    if sample.dtype == np.uint8:
+    if _is_picture(sample):
         return sample
     channels = (torch.from_numpy(sample) * scale)[:3]  # (3 or fewer, h, w)
     colours = channels if len(channels) == 3 else channels[:1].expand(3, -1, -1)  # (3, h, w)
@@ -125,7 +129,7 @@ def _shown(sample: Sample, scale: Tensor) -> Picture:
 
 
 def _save(sample: Sample, stem: Path) -> Path:
-    if sample.dtype == np.uint8:
+    if _is_picture(sample):
         return save_png(sample, stem.with_suffix(".png"))
     with atomic_write(stem.with_suffix(".npy")) as file:
         np.save(file, sample)
