@@ -31,8 +31,9 @@ def interval(values: Sequence[float | None]) -> list[float] | None:
 
 def estimate(values: Sequence[float | None]) -> dict[str, Any]:
     """``values``, their ``mean`` and its ``interval``; no mean where a value is missing: it would be of the better ones."""
-    whole = bool(values) and None not in values
-    return {"values": list(values), "mean": mean(values) if whole else None, "interval": interval(values)}  # type: ignore[type-var]
+    known = [x for x in values if x is not None]
+    whole = bool(known) and len(known) == len(values)
+    return {"values": list(values), "mean": mean(known) if whole else None, "interval": interval(values)}
 
 
 def apart(a: Sequence[float] | None, b: Sequence[float] | None) -> bool:

@@ -19,8 +19,8 @@ FORMAT = 1
 """Version of `comparison.json`."""
 
 Folders = Sequence[Path | str]
-Curve = tuple[Sequence[int], Sequence[float]]
-"""Steps, in increasing order, and the value at each."""
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Steps (or seconds, or FLOPs), in increasing order, and the value at each."""
 
 
 def arms(given: Mapping[str, Folders] | Folders, by: Sequence[str] = ()) -> dict[str, list[Path]]:
@@ -160,7 +160,7 @@ def first_step(curve: Curve, target: float) -> float | None:
     >>> first_step(([0, 10, 20], [3.0, 2.0, 1.0]), 1.5)
     15.0
     """
-    before: tuple[int, float] | None = None
+    before: tuple[float, float] | None = None
     for step, value in zip(*curve, strict=True):
         if value <= target:
             return float(step) if before is None else step - (step - before[0]) * (target - value) / (before[1] - value)

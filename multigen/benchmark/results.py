@@ -130,7 +130,7 @@ def _along(
             amount = AXES[axis](run, steps)
             if amount is None:
                 return {}
-            found[arm].append((amount, values))  # type: ignore[arg-type]
+            found[arm].append((amount, values))
     return found
 
 
