@@ -23,9 +23,9 @@ def verdict(found: Mapping[str, Any]) -> str:
     first = found["quality"][0]
     said = [
         _setting(found, first),
-        *_guided(found, first),
+        *_guided(first),
         _controls(first),
-        _aim(found, first),
+        _aim(first),
         *(_other(quality) for quality in found["quality"][1:]),
         _trust(found),
     ]
@@ -44,13 +44,13 @@ def _value(final: Mapping[str, Any]) -> str:
     return number(final["mean"]) + (f" ({number(spread[0])} to {number(spread[1])})" if spread else "")
 
 
-def _guided(found: Mapping[str, Any], quality: Mapping[str, Any]) -> list[str]:
+def _guided(quality: Mapping[str, Any]) -> list[str]:
     """One sentence for each arm that is neither baseline nor control."""
     arms = {arm: about for arm, about in quality["arms"].items() if about["standing"] != "baseline" and arm not in CONTROLS}
-    return [f"{_ends(arm, about, quality)}{_speed(arm, found, quality)}." for arm, about in arms.items()]
+    return [f"{_ends(arm, about)}{_speed(arm, quality)}." for arm, about in arms.items()]
 
 
-def _ends(arm: str, about: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
+def _ends(arm: str, about: Mapping[str, Any]) -> str:
     wins, seeds = sum(x > 0 for x in about["gain"]["values"]), len(about["gain"]["values"])
     ended = _value(about["final"])
     if about["standing"] in ("better", "worse"):
@@ -60,7 +60,7 @@ def _ends(arm: str, about: Mapping[str, Any], quality: Mapping[str, Any]) -> str
     return f"{arm} ends at {ended}, not separated from it ({wins} of {seeds} seeds ahead)"
 
 
-def _speed(arm: str, found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
+def _speed(arm: str, quality: Mapping[str, Any]) -> str:
     """How soon the arm came to the baseline's final value."""
     reach = quality["reach"]
     steps = reach["steps"]["arms"][arm]
@@ -113,7 +113,7 @@ def _standing(about: Mapping[str, Any]) -> str:
     )
 
 
-def _aim(found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
+def _aim(quality: Mapping[str, Any]) -> str:
     """Whether any guided arm needs half the steps and ends better."""
     arms, reach = quality["arms"], quality["reach"]["steps"]["arms"]
     better = [arm for arm, about in arms.items() if about["standing"] == "better" and arm not in CONTROLS]
