@@ -31,6 +31,7 @@ def test_what_the_arms_share(name):
     trainer = config["trainer"]
     assert (trainer["batch_size"], trainer["ema"], trainer["clip"], trainer["steps"]) == (256, [0.9999], 1.0, 1_000_000)
     assert experiment.diffusion.drop == 0.1 and config["modality"]["scale"] == 0.18215
+    assert config["modality"]["labels"] == "uniform"
     assert (net.size, net.channels, net.patch, net.classes, len(net.blocks)) == (32, 4, 2, 1000, 28)
     assert experiment.sampler.grid.steps == 250
 

@@ -192,7 +192,8 @@ class Clip(Frozen):
     """Embeddings of pictures by CLIP, of length 1, in which CMMD is defined (Jayasumana et al. 2024): ``embedding``.
 
     Args:
-        model: a model of the transformers library: its name, or a folder with its configuration and safetensors.
+        model: a model of the transformers library: its name, or a folder with its configuration and safetensors. One of the
+            published shape is taken for the published one: its weights are not checked, but their fingerprint is recorded.
     """
 
     def __init__(self, model: str = CLIP) -> None:
