@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from multigen.state import MultigenError
+from multigen.state import MultigenError, at_least
 
 
 class Coefficients(NamedTuple):
@@ -63,6 +63,11 @@ class DDPM:
     first: float = 1e-4
     last: float = 0.02
     steps: int = 1000
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps)
+        if not 0 < self.first <= self.last < 1:
+            raise MultigenError(f"DDPM: noise of a step needs 0 < first <= last < 1, got {self.first} and {self.last}")
 
     def __call__(self, t: Tensor) -> Coefficients:
         keep = torch.log1p(

@@ -181,9 +181,11 @@ def _trees(found: Checkpoint) -> dict[str, Tensors]:
 
 
 def _check_process(config: Config, layout: Layout, folder: Path) -> None:
-    """Refuse a network that means something else by its output, or by its time, than the published one does."""
+    """Refuse a network that means something else by its output, time or input than the published one, or has no classes."""
+    if not (config.get("modality") or {}).get("classes"):
+        raise MultigenError(f"{folder} cannot be written as {layout.experiment}: it has no class labels")
     wanted = _compose([f"experiment={layout.experiment}"])
-    for key in ("processes", "denoiser._target_", "denoiser.time_scale"):
+    for key in ("processes", "denoiser._target_", "denoiser.time_scale", "denoiser.self_conditioned"):
         try:
             found = _at(config, key)
         except KeyError:

@@ -2,7 +2,8 @@
 
 A folder of `multigen.store` with one row for each picture: ``moments``, float16 (2 C, h, w), mean and standard deviation of
 the autoencoder's posterior; ``label``; and a column for each representation that was computed with them. Its manifest says
-their shapes (``latent``: [C, h, w]; ``targets``: name -> shape) and lists the classes in label order (``groups``).
+their shapes (``latent``: [C, h, w]; ``targets``: name -> shape) and lists the classes in label order (``groups``). It is
+written with `multigen.store.Writer` and `layout`; no command makes it yet.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ class LatentData:
         root: str | Path | None = None,
     ) -> None:
         folder = (Path(root) if root else files.data_root()) / Path(name).expanduser()
-        what, command = f"latents {Path(name).name}", "multigen prepare data=imagenet"
-        self.manifest = Store(folder, layout([1]), what, command).manifest
+        what = f"latents {Path(name).name}"
+        self.manifest = Store(folder, layout([1]), what, None).manifest
         known: dict[str, list[int]] = self.manifest.get("targets", {})
         if missing := [target for target in targets if target not in known]:
             raise MultigenError(f"{what} have no target {missing[0]!r}: {nearest(missing[0], known)}")
         if (shape := self.manifest["latent"])[-1] != size:
             raise MultigenError(f"{what} are of shape {shape}, not of side {size}")
-        self.store = Store(folder, layout(shape, {target: known[target] for target in targets}), what, command)
+        self.store = Store(folder, layout(shape, {target: known[target] for target in targets}), what, None)
         self.split, self.targets, self._options = split, list(targets), [split, list(targets), limit]
         self.rows = kept(self.store.in_split(split), limit)  # (N,)
         self.classes: tuple[str, ...] = tuple(self.manifest.get("groups", ()))

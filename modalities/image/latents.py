@@ -15,7 +15,7 @@ from torch import Tensor
 from modalities.image.autoencoder import Decoder
 from modalities.image.modality import Image, Labelled, Picture, grid, save_png
 from multigen.files import atomic_write
-from multigen.modality import Encoder, Example, collate_targets
+from multigen.modality import Drawn, Encoder, Example, collate_targets
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State
 
@@ -92,8 +92,17 @@ class Latents:
         """One PNG each, or one ``.npy`` for a latent, named by position; nothing for what is None."""
         return [_save(sample, folder / f"{i:06d}") for i, sample in enumerate(samples) if sample is not None]
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Of pictures; latents have none."""
+        return self.states.formats if self.decoder is not None else ()
+
+    def write(self, drawn: Drawn, count: int, path: Path) -> Path:
+        """As `Image.write`."""
+        return self.states.write(drawn, count, path)
+
     def draw(self, samples: Sequence[Sample | None], path: Path) -> Path:
-        pictures = [None if sample is None else _shown(sample, self.scale) for sample in samples]
+        pictures = [None if sample is None else _shown(sample, self.scale, self.shift) for sample in samples]
         size = next((len(p) for p in pictures if p is not None), self.states.size)
         columns = self.columns or max(1, math.ceil(math.sqrt(len(samples))))
         return save_png(grid(pictures, columns, size, zoom=max(1, 96 // size)), path)
@@ -119,11 +128,11 @@ def _pictures(decoded: Tensor) -> NDArray[np.uint8]:
     return pixels.round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def _shown(sample: Sample, scale: Tensor) -> Picture:
+def _shown(sample: Sample, scale: Tensor, shift: Tensor) -> Picture:
     """A picture as it is; of a latent its first channels as colours, three deviations to each side."""
     if _is_picture(sample):
         return sample
-    channels = (torch.from_numpy(sample) * scale)[:3]  # (3 or fewer, h, w)
+    channels = ((torch.from_numpy(sample) - shift) * scale)[:3]  # (3 or fewer, h, w)
     colours = channels if len(channels) == 3 else channels[:1].expand(3, -1, -1)  # (3, h, w)
     return _pictures(colours[None] / 3)[0]
 

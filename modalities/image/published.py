@@ -47,7 +47,7 @@ _NAMES = (
     (r"^head\.", "final_layer.linear."),
 )
 """Ours -> theirs; what no pattern meets has the same name."""
-_OURS_ALONE = r"registers|embed\.\d|blocks\.\d+\.attn\.[qk]_norm\."
+_OURS_ALONE = r"registers|companions\.|embed\.\d|blocks\.\d+\.attn\.[qk]_norm\."
 """Parts of our network that the published ones lack, or have in another form."""
 _POSITION = "pos_embed"
 _SHOWN = 8
@@ -222,9 +222,10 @@ def to_theirs(tensors: Mapping[str, Tensor], kind: Layout, side: int, patch: int
         MultigenError: a tensor of ours has no place there; names all of them.
     """
     shapes = {name: tuple(x.shape) for name, x in tensors.items()}
+    names = _paired(shapes, kind, origin)
     channels = _channels(shapes, patch)
     found: Tensors = {}
-    for own, name in _paired(shapes, kind, origin).items():
+    for own, name in names.items():
         turned = _turned(own, tensors[own].double(), kind, channels, patch, False)
         found[name] = turned.reshape(_published_shape(own, shapes[own], patch)).float().contiguous()
     width = shapes["denoiser.time.mlp.0.bias"][0]

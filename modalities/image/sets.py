@@ -177,9 +177,17 @@ def _stacked(samples: Sequence[NDArray[np.uint8] | None], path: Path) -> NDArray
     if missing := sum(sample is None for sample in samples):
         raise MultigenError(f"cannot write {path}: {missing} of the samples are not finite; a folder can be written instead")
     pictures = np.stack([sample for sample in samples if sample is not None])  # (B, H, W, C)
+    if pictures.dtype != np.uint8:
+        raise MultigenError(f"cannot write {path}: it is for pictures, uint8, and the samples are {pictures.dtype}")
     return pictures if pictures.shape[-1] == 3 else pictures.repeat(3, -1)  # (B, H, W, 3)
 
 
 def resolution(data: Dataset) -> list[int]:
-    """Height and width of a set's pictures."""
-    return list(data[0]["image"].shape[:2])
+    """Height and width of a set's pictures.
+
+    Raises:
+        MultigenError: it has none, as prepared latents have not.
+    """
+    if "image" not in (item := data[0]):
+        raise MultigenError(f"{data.fingerprint} holds no pictures, but {sorted(item)}: give reference=FILE or FOLDER")
+    return list(item["image"].shape[:2])

@@ -60,7 +60,10 @@ def with_teachers(experiment: Experiment, name: str | None) -> Experiment:
 
 
 def _taught(config: Config, other: Config) -> Config:
-    return config | {key: other[key] for key in ("encoders", "cache", "targets")}
+    """With the other's encoders, and with the representations that the other reads out of prepared data."""
+    data, named = config["data"], (other["data"] or {}).get("targets")
+    reading = {k: {**node, "targets": named} for k, node in data.items() if isinstance(node, Mapping) and "targets" in node}
+    return config | {key: other[key] for key in ("encoders", "cache", "targets")} | {"data": data | (reading if named else {})}
 
 
 def restored(model: Trained) -> Mapping[str, Any]:

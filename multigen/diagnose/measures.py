@@ -38,7 +38,7 @@ def hsic(a: Tensor, b: Tensor, unbiased: bool = True) -> Tensor:
 
 
 def cka(a: Tensor, b: Tensor, unbiased: bool = True) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019, eq. 1 and 3) of two `gram`s; nan for features without spread.
+    """Linear centred kernel alignment (Kornblith et al. 2019, section 3) of two `gram`s; nan for features without spread.
 
     1 for features that are the same but for rotation, scale and shift. With the biased estimate that is Kornblith's number,
     with the unbiased one (Nguyen et al. 2021) independent features give 0 on average, and may give a little less.

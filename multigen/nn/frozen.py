@@ -49,14 +49,26 @@ class Frozen(nn.Module):
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Put the weights of a file into a network, which may lack the file's classifier or pooling layer."""
-    found = read_tensors(path)
+    """Put the weights of a file into a network; see `fit`."""
+    fit(net, read_tensors(path), path)
+
+
+def fit(net: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
+    """Put tensors into a network, which may lack their classifier or pooling layer; they may lack counters of batches.
+
+    Args:
+        path: where the tensors come from, for messages.
+
+    Raises:
+        MultigenError: a weight is missing, or of another shape.
+    """
     missing, unexpected = _mismatch(net.state_dict(), found)
     if missing:
         raise MultigenError(f"{path} does not fit: it lacks {missing[:3]}, and has {unexpected[:3]} which the network lacks")
-    net.load_state_dict({name: found[name] for name in net.state_dict()})
+    net.load_state_dict({name: found[name] for name in net.state_dict() if name in found}, strict=False)
 
 
 def _mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
-    missing = [name for name, x in wanted.items() if name not in found or found[name].shape != x.shape]
+    needed = {name: x for name, x in wanted.items() if name in found or not name.endswith("num_batches_tracked")}
+    missing = [name for name, x in needed.items() if name not in found or found[name].shape != x.shape]
     return missing, [name for name in found if name not in wanted]

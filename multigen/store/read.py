@@ -24,16 +24,16 @@ class Store:
         folder: where the examples lie.
         layout: what they consist of.
         what: the data's name in messages.
-        command: what prepares them, for messages.
+        command: what prepares them, for messages; None where no command does.
 
     Raises:
         MultigenError: the folder is not prepared, or damaged.
     """
 
-    def __init__(self, folder: str | Path, layout: Layout, what: str, command: str = "multigen prepare") -> None:
-        self.folder, self.layout, self.what, self.command = Path(folder), layout, what, command
+    def __init__(self, folder: str | Path, layout: Layout, what: str, command: str | None = "multigen prepare") -> None:
+        self.folder, self.layout, self.what, self.advice = Path(folder), layout, what, f"; run `{command}`" if command else ""
         if not (self.folder / "manifest.json").is_file():
-            raise MultigenError(f"{what} are not prepared in {folder}; run `{command}`")
+            raise MultigenError(f"{what} are not prepared in {folder}{self.advice}")
         self.manifest: dict[str, Any] = files.read_json(self.folder / "manifest.json")
 
     def fingerprint(self, *options: Any) -> str:
@@ -47,7 +47,7 @@ class Store:
         try:
             return np.asarray(np.load(path, mmap_mode="r"))  # a plain array: slicing a memmap object is slow
         except (OSError, ValueError, EOFError) as error:
-            raise MultigenError(f"{path} is damaged ({error}); run `{self.command}`") from None
+            raise MultigenError(f"{path} is damaged ({error}){self.advice}") from None
 
     def sizes(self) -> NDArray[np.int64]:
         """(all,), rows of the main table of each example."""

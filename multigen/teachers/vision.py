@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from multigen.files import nearest
-from multigen.nn.frozen import Frozen, load_weights
+from multigen.nn.frozen import Frozen, fit
 from multigen.state import Batch, Features, MultigenError
+from multigen.stock import read_tensors
 from multigen.teachers import weights as prepared
 
 Grid = int | tuple[int, int] | None
@@ -151,12 +153,9 @@ class Timm(Pictures):
         size = size or int(known.input_size[-1])
         super().__init__(size, grid, pooled, known.mean, known.std)
         self.layer = layer
-        options = {"img_size": size} if known.fixed_input_size else {}
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            self.net = build(model, pretrained and weights is None, num_classes=0, **options)
-        if weights is not None:
-            load_weights(self.net, Path(weights))
+            self.net = headless(model, size, pretrained, weights)
         self.freeze(model=model, layer=layer)
 
     def maps(self, x: Tensor) -> Tensor:
@@ -166,6 +165,29 @@ class Timm(Pictures):
             return self.net.forward_intermediates(x, wanted, **options)[-1]  # (B, D, h, w)
         except (AssertionError, AttributeError, IndexError) as error:
             raise MultigenError(f"{self.options['model']} offers no features of layer {self.layer}: {error}") from None
+
+
+def headless(model: str, size: int, pretrained: bool, weights: str | Path | None) -> Any:
+    """A network of timm without its classifier, for pictures of `size` pixels; weights as in `Timm`.
+
+    A table of positions that was learned at another size is resampled, as timm does with the weights of its hub.
+    """
+    options = {"img_size": size} if known_to_timm(model).fixed_input_size else {}
+    net = build(model, pretrained and weights is None, num_classes=0, **options)
+    if weights is not None:
+        fit(net, _adapted(net, read_tensors(Path(weights)), Path(weights)), Path(weights))
+    return net
+
+
+def _adapted(net: nn.Module, found: dict[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+    """Weights as the network's own module in timm makes them fit: names, tables of positions."""
+    adapt = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if adapt is None:
+        return found
+    try:
+        return adapt(found, net)
+    except Exception as error:  # each module has an adapter of its own, and fails on other weights in its own way
+        raise MultigenError(f"{path} does not fit: {type(error).__name__}: {error}") from None
 
 
 def known_to_timm(model: str) -> Any:

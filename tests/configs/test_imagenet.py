@@ -8,6 +8,7 @@ import torch
 from multigen.build import compose, config_dir
 from multigen.build.experiment import Experiment
 from multigen.cli.catalogue import comment
+from multigen.cli.diagnose import _taught
 from multigen.curriculum import weight_at
 from multigen.process import Gaussian
 from multigen.sampling import EulerMaruyama
@@ -31,6 +32,7 @@ def test_what_the_arms_share(name):
     trainer = config["trainer"]
     assert (trainer["batch_size"], trainer["ema"], trainer["clip"], trainer["steps"]) == (256, [0.9999], 1.0, 1_000_000)
     assert experiment.diffusion.drop == 0.1 and config["modality"]["scale"] == 0.18215
+    assert config["modality"]["labels"] == "uniform"
     assert (net.size, net.channels, net.patch, net.classes, len(net.blocks)) == (32, 4, 2, 1000, 28)
     assert experiment.sampler.grid.steps == 250
 
@@ -60,6 +62,13 @@ def test_reed_is_two_targets_at_two_depths_and_a_curriculum():
     shapes = [[tuple(layer.weight.shape) for layer in list(terms[k].projector)[::2]] for k in ("patches", "captions")]
     assert shapes == [[(2048, 1152), (2048, 2048), (z, 2048)] for z in (768, 3584)]
     assert all(isinstance(layer, torch.nn.SiLU) for layer in list(terms["patches"].projector)[1::2])
+
+
+def test_a_diagnosis_of_the_baseline_reads_what_another_experiment_reads():
+    sit, reed = (compose("train", [f"experiment=image/imagenet256_{name}"]) for name in ("sit", "reed"))
+    assert sit["data"]["valid"]["targets"] == []
+    assert _taught(sit, reed)["data"]["valid"] == {**sit["data"]["valid"], "targets": ["tokens", "caption"]}
+    assert _taught(sit, compose("train", ["experiment=image/emoji_reed"]))["data"] == sit["data"]
 
 
 def test_published_numbers_of_parameters_with_heads():

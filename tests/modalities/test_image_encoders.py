@@ -138,6 +138,16 @@ def test_timm_weights_from_a_file(tmp_path):
             Timm("mobilenetv3_small_050", 64, weights=tmp_path / f"{name}.safetensors")
 
 
+def test_positions_from_a_file_are_resampled_to_the_size_that_is_looked_at(tmp_path):
+    from timm.layers import resample_abs_pos_embed
+
+    one = Timm("vit_tiny_patch16_224", pretrained=False)
+    save_file(one.net.state_dict(), tmp_path / "w.safetensors")
+    two = Timm("vit_tiny_patch16_224", 64, weights=tmp_path / "w.safetensors")
+    assert two.net.pos_embed.shape == (1, 1 + 4 * 4, 192)
+    torch.testing.assert_close(two.net.pos_embed, resample_abs_pos_embed(one.net.pos_embed, [4, 4]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -9,6 +9,7 @@ import torch
 from modalities.image.autoencoder import Decoder
 from modalities.image.latent_data import LatentData, layout
 from modalities.image.latents import Latents
+from modalities.image.sets import resolution
 from multigen import testing
 from multigen.random import keys
 from multigen.state import MultigenError
@@ -85,6 +86,9 @@ def test_samples_without_a_decoder_are_saved_as_arrays(tmp_path):
     assert [p.name for p in modality.save(samples, tmp_path)] == ["000000.npy"]
     np.testing.assert_allclose(np.load(tmp_path / "000000.npy"), 0.2 / 0.18215, rtol=1e-6)
     assert modality.draw(samples, tmp_path / "all.png").stat().st_size > 0
+    assert modality.formats == () and latents(decoder="vae").formats == (".npz",)
+    with pytest.raises(MultigenError, match="for pictures, uint8, and the samples are float32"):
+        modality.write([(samples[:1], modality.template([0], 0))], 1, tmp_path / "samples.npz")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,9 @@ def test_pictures_are_those_of_the_autoencoder(autoencoder, tmp_path):
     assert samples[0].shape == (2 * SIDE, 2 * SIDE, 3)
     assert np.abs(np.stack(samples).astype(int) - expected.numpy().astype(int)).max() <= 1
     assert [p.suffix for p in modality.save(samples, tmp_path)] == [".png"] * 3
+    path = modality.write([(samples[:2], batch), (samples[2:], batch)], 3, tmp_path / "samples.npz")
+    with np.load(path) as written:
+        assert np.array_equal(written["arr_0"], np.stack(samples))
     assert modality.draw(samples, tmp_path / "all.png").is_file()
 
 
@@ -163,6 +170,8 @@ def test_prepared_latents_are_read_back(prepared):
 def test_latents_that_are_not_there_are_refused(prepared):
     with pytest.raises(MultigenError, match=r"latents other are not prepared in .*other"):
         LatentData("other", SIDE, root=prepared)
+    with pytest.raises(MultigenError, match=r"holds no pictures, but .*'latent_mean'.*give reference="):
+        resolution(LatentData("toy", SIDE, root=prepared))
     with pytest.raises(MultigenError, match=r"of shape \[2, 4, 4\], not of side 32"):
         LatentData("toy", root=prepared)
     with pytest.raises(MultigenError, match="no target 'captions': did you mean 'caption'"):

@@ -44,7 +44,7 @@ def test_weights_come_from_a_file_and_others_than_the_published_are_told_apart(i
     torch.save({"conv": torch.zeros(3)}, tmp_path / "short.pth")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     for name, said in {
-        "short.pth": "tensors are missing, such as",
+        "short.pth": "does not fit: it lacks",
         "broken.pth": "cannot read",
         "nowhere.pth": "cannot read",
     }.items():
@@ -70,6 +70,11 @@ def test_a_network_of_timm_pools_as_it_does_itself(tmp_path):
     save_file(network.net.state_dict(), tmp_path / "weights.safetensors")
     again = Timm("vit_tiny_patch16_224", "tiny", weights=tmp_path / "weights.safetensors")
     assert again.fingerprint == network.fingerprint
+    assert (
+        Timm("vit_tiny_patch16_224", "tiny", 64, weights=tmp_path / "weights.safetensors")(pictures())["pooled"]
+        .isfinite()
+        .all()
+    )
     with pytest.raises(MultigenError, match="does not fit"):
         Timm("vit_small_patch16_224", "small", weights=tmp_path / "weights.safetensors")
 

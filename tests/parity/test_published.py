@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from test_sit import Weights, attention, gelu, linear, norm, silu, under, wave
 
 from modalities.image import foreign, published
-from modalities.image.commands import export_run, import_run
+from modalities.image.commands import _check_process, export_run, import_run
 from modalities.image.latent_data import layout
 from multigen import checkpoint
 from multigen.build.experiment import Experiment
@@ -158,6 +158,8 @@ def test_ddpm_is_the_discrete_schedule_and_its_derivatives_are_those_of_autograd
     path = DDPM()(1 - (k + 1) / 1000)
     torch.testing.assert_close(path.alpha, bar.sqrt(), rtol=1e-10, atol=0)
     torch.testing.assert_close(path.sigma, (1 - bar).sqrt(), rtol=1e-10, atol=0)
+    with pytest.raises(MultigenError, match="0 < first <= last < 1, got 0"):
+        DDPM(last=1.0)
     end = DDPM()(torch.ones(1, dtype=torch.float64))
     assert end.alpha == 1 and end.sigma == 0 and end.d_sigma.isfinite()
     t = torch.linspace(0.0004, 0.9996, 50, dtype=torch.float64, requires_grad=True)
@@ -221,6 +223,7 @@ def test_samples_of_an_imported_run_are_decoded(tmp_path):
 def test_what_is_ours_alone_has_no_published_name():
     for own in (
         "denoiser.registers",
+        "denoiser.companions.read.weight",
         "denoiser.embed.0.weight",
         "denoiser.blocks.3.attn.q_norm.weight",
         "objective.trained.other.projector.0.bias",
@@ -307,6 +310,15 @@ def test_a_run_that_means_something_else_is_not_exported(tmp_path):
         export_run("dit", run, tmp_path / "back.pt")
     with pytest.raises(MultigenError, match=r"must end in \.pt"):
         export_run("sit", run, tmp_path / "back.bin")
+    config = Run(run).stored()
+    for changed, reason in (
+        ({"denoiser": {**config["denoiser"], "self_conditioned": True}}, "self_conditioned is True, not False"),
+        ({"modality": {**config["modality"], "classes": 0}}, "it has no class labels"),
+    ):
+        with pytest.raises(MultigenError, match=reason):
+            _check_process({**config, **changed}, published.layout("sit"), run)
+    with pytest.raises(MultigenError, match=r"no place for: denoiser\.embed\.0\.weight"):
+        published.to_theirs({"denoiser.embed.0.weight": torch.ones(2, 2)}, published.layout("sit"), SIDE, PATCH, "run")
     (tmp_path / "other").mkdir()
     with pytest.raises(MultigenError, match=r"no place for: objective\.trained\.patches"):
         export_run("sit", imported("repa", tmp_path / "other"), tmp_path / "back.pt")

@@ -113,7 +113,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class GaussianMMD:
-    """Maximum mean discrepancy with a Gaussian kernel: CMMD in CLIP's embeddings (Jayasumana et al. 2024).
+    """Squared maximum mean discrepancy with a Gaussian kernel: CMMD in CLIP's embeddings (Jayasumana et al. 2024).
 
     Args:
         features: of the network.
@@ -136,7 +136,8 @@ class GaussianMMD:
 
     @property
     def meaning(self) -> dict[str, str]:
-        return {"mmd": f"{self.scale:g} x MMD of {self.features} features, Gaussian kernel of width {self.sigma:g}; {LOWER}"}
+        kernel = f"Gaussian kernel of width {self.sigma:g}"
+        return {"mmd": f"{self.scale:g} x squared MMD of {self.features} features, {kernel}; {LOWER}"}
 
     def __call__(self, made: Seen, real: Seen) -> dict[str, float]:
         assert made.rows is not None and real.rows is not None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multigen.files import sha256
 from multigen.modality import Encoder
-from multigen.nn.frozen import Frozen
+from multigen.nn.frozen import Frozen, fit
 from multigen.random import keys
 from multigen.state import Batch, MultigenError, pool
 from multigen.stock import read_tensors
@@ -67,7 +67,7 @@ class Inception(Frozen):
                 _spread(self.net)
         path = None if weights is None else downloaded(str(weights))
         if path is not None:
-            load(self.net, _tensors(path), path)
+            fit(self.net, _tensors(path), path)
         self.standard = path is not None and sha256(path).startswith(OFFICIAL)
         self.name = "inception" if self.standard else "random_inception" if path is None else "other_inception"
         self.freeze()
@@ -129,14 +129,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise MultigenError(f"cannot read the weights {path}: {str(error).splitlines()[0]}") from None
 
 
-def load(net: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights into a network that they fit exactly; counters of batch normalisation may be missing."""
-    wanted = {name: x for name, x in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    if wrong := [name for name, x in wanted.items() if name not in found or found[name].shape != x.shape]:
-        raise MultigenError(f"{path} does not fit: {len(wrong)} of {len(wanted)} tensors are missing, such as {wrong[0]!r}")
-    net.load_state_dict({name: found[name] for name in wanted}, strict=False)
-
-
 class Teacher:
     """Any teacher of the modality, its tokens averaged: features ``pooled``.
 
@@ -187,10 +179,7 @@ class Timm(Frozen):
         super().__init__()
         self.name, self.size = name, size
         config = vision.known_to_timm(model)
-        options = {"img_size": size} if config.fixed_input_size else {}
-        self.net = vision.build(model, pretrained and weights is None, num_classes=0, **options)
-        if weights is not None:
-            load(self.net, read_tensors(Path(weights)), Path(weights))
+        self.net = vision.headless(model, size, pretrained, weights)
         self.mean, self.std = tuple(config.mean), tuple(config.std)
         self.freeze(model=model, size=size)
 
@@ -203,7 +192,8 @@ class Clip(Frozen):
     """Embeddings of pictures by CLIP, of length 1, in which CMMD is defined (Jayasumana et al. 2024): ``embedding``.
 
     Args:
-        model: a model of the transformers library: its name, or a folder with its configuration and safetensors.
+        model: a model of the transformers library: its name, or a folder with its configuration and safetensors. One of the
+            published shape is taken for the published one: its weights are not checked, but their fingerprint is recorded.
     """
 
     def __init__(self, model: str = CLIP) -> None:
@@ -228,8 +218,6 @@ class Clip(Frozen):
 
 def normalised(pictures: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Uint8 (B, 3, H, W) -> Float (B, 3, size, size): bicubic, standardised by the mean and deviation of 0 .. 1."""
-    x = pictures.float()  # (B, 3, H, W)
-    if x.shape[-2:] != (size, size):
-        x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 255)  # (B, 3, size, size)
+    x = vision.resize(pictures.float(), size)  # (B, 3, size, size)
     centre, scale = (x.new_tensor(list(values)).view(-1, 1, 1) for values in (mean, std))  # (3, 1, 1)
     return (x / 255 - centre) / scale
