@@ -148,6 +148,7 @@ def _note(text: str) -> None:
 def _fragment(given: Namespace, run: Trained) -> Fragment:
     """What is given, if the run can complete it."""
     from modalities.molecule import sizes
+    from modalities.molecule.chemistry import HYDROGEN
     from modalities.molecule.given import count, read
 
     chosen, data = sizes.choices(given.add, "--add"), run.data
@@ -157,6 +158,9 @@ def _fragment(given: Namespace, run: Trained) -> Fragment:
             f"{given.fragment} has {len(fragment)} atoms, with --add {given.add} up to {most}: over the {data.largest} of the "
             f"largest molecules that {given.run} was trained with"
         )
+    heavy = int((fragment.atoms != HYDROGEN).sum())
+    if data.max_heavy is not None and heavy > data.max_heavy:
+        raise MultigenError(f"{given.fragment} has {heavy} heavy atoms: {given.run} was trained with up to {data.max_heavy}")
     if given.record == 1 and (records := count(given.fragment)) > 1:
         _note(f"{given.fragment} has {records:,} records, of which the first is used; --record N takes another")
     return fragment
