@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multigen.cli.extra import Command, Options
+from multigen.files import make_folder
 from multigen.state import MultigenError, at_least
 
 if TYPE_CHECKING:
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 
 COMMANDS = {"complete": Command("complete a fragment of a molecule with a trained model", f"{__name__}:complete")}
 
+SETTINGS = ("fragment", "record", "run", "weights", "add", "grow", "seed", "steps")
+"""What the summary says about how completions were made."""
 _ABOUT = """Complete the fragment of an SDF or MOL file: its atoms, bonds and charges stay as they are and where they are, the
 rest is made around them.
 
 The fragment may grow where a hydrogen can give way: one that the file implies, or, if the run makes heavy atoms alone, one
-that it shows. Dummy atoms (*, R#) say more exactly where: then only there, with bonds of that order. --grow chooses among
-these atoms. Hydrogens are treated as in the run's data: left out, or kept in place and made like other atoms, which --add
-counts.
+that it shows. Dummy atoms (*, R#) say more exactly where: then only there, with bonds of at most that order. --grow chooses
+among these atoms. Hydrogens are treated as in the run's data: left out, or kept in place and made like other atoms, which
+--add counts.
 
 Into FOLDER go completions.sdf, .smi, .csv, .png and summary.json. Given atoms come first, in the file's order and frame. They
 are unmoved to 1e-6 Angstrom: an SDF record has four decimals (V2000) where the input has no more, else six (V3000)."""
@@ -39,12 +42,14 @@ def complete(arguments: list[str]) -> None:
     from modalities.molecule.results import Results, write
 
     given = _options().parse_args(arguments)
-    at_least(1, **{"--n": given.n, "--batch-size": given.batch_size, "--record": given.record, "--steps": given.steps or 1})
+    counts = {"--n": given.n, "--batch-size": given.batch_size, "--record": given.record, "--steps": given.steps}
+    at_least(1, **{name: count for name, count in counts.items() if count is not None})
     started = time.monotonic()
     run = _load(given)
     fragment = _fragment(given, run)
+    make_folder(given.out)  # before the work, which could not be kept otherwise
     samples = _made(given, run, fragment)
-    settings = {name: getattr(given, name) for name in ("fragment", "record", "run", "add", "grow", "seed", "steps")}
+    settings = {name: getattr(given, name) for name in SETTINGS}
     results = Results(fragment, samples, run.data.hydrogens, _training(run), settings)
     write(results, Path(given.out))
     print(f"{results.line()}, {time.monotonic() - started:.1f} s: {given.out}")
@@ -143,6 +148,7 @@ def _note(text: str) -> None:
 def _fragment(given: Namespace, run: Trained) -> Fragment:
     """What is given, if the run can complete it."""
     from modalities.molecule import sizes
+    from modalities.molecule.chemistry import HYDROGEN
     from modalities.molecule.given import count, read
 
     chosen, data = sizes.choices(given.add, "--add"), run.data
@@ -152,6 +158,9 @@ def _fragment(given: Namespace, run: Trained) -> Fragment:
             f"{given.fragment} has {len(fragment)} atoms, with --add {given.add} up to {most}: over the {data.largest} of the "
             f"largest molecules that {given.run} was trained with"
         )
+    heavy = int((fragment.atoms != HYDROGEN).sum())
+    if data.max_heavy is not None and heavy > data.max_heavy:
+        raise MultigenError(f"{given.fragment} has {heavy} heavy atoms: {given.run} was trained with up to {data.max_heavy}")
     if given.record == 1 and (records := count(given.fragment)) > 1:
         _note(f"{given.fragment} has {records:,} records, of which the first is used; --record N takes another")
     return fragment

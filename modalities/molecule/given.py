@@ -38,7 +38,6 @@ class Fragment:
         bonds: (N, N).
         room: (N,), the sum of the orders of the bonds that each atom may have to new atoms.
         name: of the molecule.
-        rows: (N,), the number of each atom in the file, from 0.
     """
 
     atoms: NDArray[np.int8]
@@ -47,7 +46,6 @@ class Fragment:
     bonds: NDArray[np.int8]
     room: NDArray[np.int64]
     name: str = ""
-    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -137,7 +135,7 @@ def _fragment(mol: Mol, hydrogens: bool, aromatic: bool, grow: Sequence[int] | N
     if not room.any():
         raise Unfit("nothing can be attached", "no atom has a dummy or a hydrogen that could give way")
     bonds = full["bonds"][keep][:, keep]  # (N, N)
-    return Fragment(**rows, coords=places, bonds=bonds, room=room, name=_title(mol), rows=keep)
+    return Fragment(**rows, coords=places, bonds=bonds, room=room, name=_title(mol))
 
 
 def _title(mol: Mol) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalities.molecule import scaffold
-from modalities.molecule.chemistry import Unfit, check_coords, fragments
+from modalities.molecule.chemistry import HYDROGEN, Unfit, check_coords, fragments
 from modalities.molecule.vocabulary import ATOMIC_NUMBERS, BONDS, CHARGES, charges, numbers
 from multigen.files import nearest
 from multigen.random import hash64
@@ -125,6 +125,8 @@ class PyGDataset:
 
     Attributes:
         sizes: int64 (n,), atoms of each.
+        hydrogens: whether hydrogens are among the atoms: if any graph has one. If none has, valences are filled with implicit
+            ones, of which nobody knows where they are (an item says so by ``hydrogens`` of none).
 
     Raises:
         MultigenError: a graph is not understood (the message names it); there is none.
@@ -134,11 +136,13 @@ class PyGDataset:
         if split not in SPLITS:
             raise MultigenError(f"no split {split!r}: {nearest(split, SPLITS)}")
         self.dataset, self.split = dataset, split
+        self.hydrogens = False
         sizes, groups, digest = [], [], hashlib.sha256(f"{split} {share} {max_atoms}".encode())
         for i in range(len(dataset)):
             example = self._read(i)
             sizes.append(len(example["atoms"]))
             groups.append(_group(example))
+            self.hydrogens |= bool((example["atoms"] == HYDROGEN).any())
             for key in ("atoms", "charges", "bonds", "coords"):
                 digest.update(example[key].tobytes())
         held = np.array(scaffold.sides(groups, share)) == "valid"  # (all,)
@@ -157,7 +161,8 @@ class PyGDataset:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._read(int(self.rows[index]))
+        apart = {} if self.hydrogens else {"hydrogens": np.zeros((0, 3), np.float32)}  # (0, 3)
+        return {**self._read(int(self.rows[index])), **apart}
 
 
 def _group(example: Mapping[str, Any]) -> int:

@@ -127,7 +127,7 @@ class Molecules:
         """
         fixed = [np.asarray(e["fixed"], np.bool_) for e in examples]
         places = [
-            (np.asarray(e["coords"], np.float64) / self.scale - _centre(e["coords"], f) / self.scale) * f[:, None]
+            (np.asarray(e["coords"], np.float64) - _centre(e["coords"], f)) / self.scale * f[:, None]
             for e, f in zip(examples, fixed, strict=True)
         ]  # (N_i, 3) each
         batch = _graphs(examples, places, fixed, key)

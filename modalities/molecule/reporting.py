@@ -46,16 +46,22 @@ def _pair(values: dict[str, Any], name: str) -> list[Cell]:
 
 
 def _reasons(run: Record) -> list[Block]:
-    """Every reason that was given, with its share of the samples."""
+    """Every reason that was given, with its share of the samples that were measured."""
     about = run.evaluation.get("about_metrics", {})
-    reasons = next((dict(one["reasons"]) for one in about.values() if "reasons" in one), None)
-    if reasons is None:
+    one = next((one for one in about.values() if "reasons" in one), None)
+    if one is None:
         return []
-    total = run.evaluation.get("samples", {}).get("count") or sum(reasons.values())
-    if not reasons:
+    if not (reasons := dict(one["reasons"])):
         return [Text("RDKit refuses no sample.")]
+    total = _measured(run, one) or sum(reasons.values())
     rows = [[Cell(reason), Cell(f"{n:,}"), Cell(f"{n / total:.1%}")] for reason, n in reasons.items()]
     return [Table(["Why RDKit refuses a sample", "Samples", "Share"], rows, numeric=(1, 2))]
+
+
+def _measured(run: Record, about: dict[str, Any]) -> int:
+    """Samples that a metric has seen, which may be limited; 0 where it is not known."""
+    count, limit = run.evaluation.get("samples", {}).get("count") or 0, about.get("settings", {}).get("limit")
+    return min(count, limit or count)
 
 
 def completions(run: Record) -> Section | None:

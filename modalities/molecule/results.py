@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from modalities.molecule import drawing, writing
+from modalities.molecule import chemistry, drawing, writing
 from modalities.molecule.given import Fragment
 from modalities.molecule.metrics.sets import Chemical
 from modalities.molecule.sample import Molecule
@@ -68,7 +68,7 @@ class Results:
             "valid": one.mol is not None,
             "connected": one.connected,
             "novel": None if self.train is None or one.smiles is None else one.smiles not in self.train,
-            "smiles": writing.smi(one.sample, self.hydrogens).split(" ")[0] if one.sample and one.mol else "",
+            "smiles": "" if one.mol is None else chemistry.smiles(one.mol),
             "reason": one.decoded.reason,
         }
 

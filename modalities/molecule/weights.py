@@ -12,9 +12,8 @@ from torch import Tensor
 from multigen import assets
 from multigen.assets import Asset
 from multigen.stock import Stock, read_tensors
+from multigen.teachers.weights import COMMAND
 
-COMMAND = "multigen prepare experiment=NAME"
-"""Of the experiment that needs them."""
 # ------------------------------------------------------------------------------------------------------------------ MiniMol
 
 MINIMOL = Asset(
@@ -100,7 +99,8 @@ TORCHANI = Asset(
     licence="MIT",
 )
 _ANI_FOLDER = "torchani/resources/ani-1x_8x"
-_ANI_SPECIES, _ANI_LAYERS, _ANI_MEMBERS, _ANI_INPUT = "HCNO", 3, 8, 384
+ANI_MEMBERS = 8
+_ANI_SPECIES, _ANI_LAYERS, _ANI_INPUT = "HCNO", 3, 384
 
 
 def ani(member: int, root: Path | None = None) -> dict[str, Tensor]:
@@ -138,5 +138,5 @@ def _floats(content: bytes) -> Tensor:
 
 
 ANI_STOCK = Stock(
-    "teachers/ani", {_ani_file(member): partial(_converted_ani, member) for member in range(_ANI_MEMBERS)}, COMMAND
+    "teachers/ani", {_ani_file(member): partial(_converted_ani, member) for member in range(ANI_MEMBERS)}, COMMAND
 )

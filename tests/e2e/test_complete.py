@@ -199,6 +199,10 @@ def bad_files() -> None:
     Path("empty.sdf").write_text("")
     Path("half.sdf").write_text("\n".join(lines[:12]))
     Chem.MolToMolFile(Chem.AddHs(molecule()), "closed.sdf")
+    big, conformer = Chem.MolFromSmiles("C" * 21), Chem.Conformer(21)
+    conformer.SetPositions(np.outer(np.arange(21), [1.2, 0.8, 0.4]))
+    big.AddConformer(conformer)
+    Chem.MolToMolFile(big, "big.sdf")
     write_text("points/config.yaml", yaml.safe_dump(compose("train", ["experiment=points/vanilla"])))
 
 
@@ -219,10 +223,12 @@ MISTAKES: list[tuple[list[str], list[str]]] = [
     (["example.sdf", "--add", "few"], ["--add is 'few'", "like 6:14"]),
     (["example.sdf", "--add", "0:3"], ["--add is at least 1, got 0"]),
     (["example.sdf", "--add", "6:14"], ["has 9 atoms, with --add 6:14 up to 23", "over the 20"]),
+    (["big.sdf", "--run", "hydrogens"], ["big.sdf has 21 heavy atoms", "trained with up to 20"]),
     (["example.sdf", "--grow", "a"], ["--grow is 'a'", "like 3,5"]),
     (["example.sdf", "--grow", "1"], ["atom 1 cannot grow", "no hydrogen"]),
     (["example.sdf", "--grow", "40"], ["atom 40 cannot grow", "there are 17 atoms"]),
     (["example.sdf", "--n", "0"], ["--n is at least 1, got 0"]),
+    (["example.sdf", "--steps", "0"], ["--steps is at least 1, got 0"]),
     (["example.sdf", "--n", "many"], ["invalid int value: 'many'"]),
     (["example.sdf", "--run", "nowhere"], ["nowhere", "not a run folder"]),
     (["example.sdf", "--run", "points"], ["points is a run of points/vanilla, which makes point"]),
@@ -254,6 +260,6 @@ def test_missing_arguments_are_named(capsys):
 def test_samples_go_to_one_file_in_the_format_of_its_name(ending, capsys):
     given = ["run=run", "n=5", "device=cpu", "modality.source=null", "modality.size=4:6", f"out=made/molecules.{ending}"]
     assert run(["sample", *given]) == 0
-    assert {path.name for path in Path("made").iterdir()} == {f"molecules.{ending}", "molecules.png"}
+    assert {path.name for path in Path("made").iterdir()} == {f"molecules.{ending}", f"molecules.{ending}.json"}
     assert Path(f"made/molecules.{ending}").read_text().count("$$$$" if ending == "sdf" else "charge=") == 5
     assert "of the sites in" in capsys.readouterr().out

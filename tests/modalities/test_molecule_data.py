@@ -20,6 +20,7 @@ from rdkit import Chem
 from modalities.molecule import bcif, ccd, collect, geom, qm9, sdf, smiles
 from modalities.molecule.chemistry import from_rdkit, molecule, to_rdkit
 from modalities.molecule.graphs import PyGDataset, from_data, to_data
+from modalities.molecule.metrics.distinct import plain_smiles
 from modalities.molecule.stored import Stored, bits
 from modalities.molecule.vocabulary import ELEMENTS
 from multigen.modality import Dataset
@@ -711,6 +712,15 @@ def test_any_graph_data_set_trains():
     for options, message in (({"split": "test"}, "no split 'test'"), ({"max_atoms": 1}, "has nothing in split 'train'")):
         with pytest.raises(MultigenError, match=message):
             PyGDataset(graphs, **options)
+
+
+def test_graphs_of_heavy_atoms_have_implicit_hydrogens():
+    heavy = [to_data(from_rdkit(toys.molecule(text), hydrogens=False)) for text in ("CCO", "CCN")]
+    data = PyGDataset(heavy, "all")
+    assert not data.hydrogens and [len(item["hydrogens"]) for item in data] == [0, 0]
+    assert plain_smiles(data) == {"CCO", "CCN"}
+    full = PyGDataset([graph("CCO"), *heavy], "all")
+    assert full.hydrogens and "hydrogens" not in full[1]
 
 
 def test_a_data_set_of_torch_geometric_itself(tmp_path):

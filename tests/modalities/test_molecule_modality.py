@@ -73,6 +73,8 @@ def test_drawn_parts_grow_along_bonds():
 def test_templates_have_the_sizes_of_the_source():
     drawn_sizes = Molecules(source=Chains()).template(range(40), 0).mask["atoms"].sum(1)
     assert set(drawn_sizes.tolist()) <= set(Chains.sizes.tolist()) and len(set(drawn_sizes.tolist())) > 4
+    with pytest.raises(MultigenError, match=r"size holds 8\.5: write a number of atoms like 8, or several like \[8,10,12\]"):
+        Molecules(size=[8, 8.5])
     template = Molecules(size=9).template([0, 1], 0)
     assert template.free["bonds"].sum() == 2 * 9 * 8 and "fixed" not in template.cond
 

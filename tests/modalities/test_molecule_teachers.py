@@ -313,6 +313,7 @@ def test_descriptions_say_what_is_there():
     assert said.startswith("C9H8O4: 13 heavy atoms, 1 ring, 1 aromatic ring") and "carboxylic acids" in said
     assert "charge -1" in text.describe(toys.molecule("CC(=O)[O-]"))
     assert text.describe(Chem.MolFromSmiles(TEXTS[0])) == said
+    assert "3 rings" in text.describe(toys.molecule("C1CC2CCC1CC2"))  # as RDKit counts those of a cage
 
 
 @pytest.mark.parametrize("teacher", [Name, Description])
@@ -440,6 +441,10 @@ def test_the_first_bad_file_is_named(tmp_path):
     with pytest.raises(MultigenError, match="no embedding of molecule 'a'"):
         Files(tmp_path)(batch)
     assert not Files(tmp_path, missing="mask")(batch).mask.any()
+    with pytest.raises(MultigenError, match=r"no embedding of molecule '/home/a': expected .*/home/a\.npz"):
+        Files(tmp_path)(batch_of([{**example("CCO"), "name": "/home/a"}]))
+    with pytest.raises(MultigenError, match=r"file is '\{id\}\.npz': it needs \{name\}"):
+        Files(tmp_path, file="{id}.npz")
     for value, message in (
         (np.zeros(3, np.float32), r"a\.npz, key 'graph': expected shape \(4\), found \(3,\)"),
         (np.full(4, np.nan, np.float32), r"a\.npz, key 'graph': expected finite numbers, found nan at \(0,\)"),

@@ -22,7 +22,6 @@ from multigen.state import Batch, Features, MultigenError
 
 HIDDEN = {"H": (160, 128, 96), "C": (144, 112, 96), "N": (128, 112, 96), "O": (128, 112, 96)}
 """Widths of the hidden layers of each element's network."""
-MEMBERS = 8
 _WIDTHS = {"hidden": 96, "environment": aev.WIDTH}
 
 
@@ -54,8 +53,8 @@ class ANI(Frozen):
     ) -> None:
         if what not in _WIDTHS:
             raise MultigenError(f"ANI offers no {what!r}: {nearest(what, _WIDTHS)}")
-        if not 0 <= member < MEMBERS:
-            raise MultigenError(f"ANI-1x has members 0 .. {MEMBERS - 1}, not {member}")
+        if not 0 <= member < weights.ANI_MEMBERS:
+            raise MultigenError(f"ANI-1x has members 0 .. {weights.ANI_MEMBERS - 1}, not {member}")
         super().__init__(what=what)
         self.what = what
         numbers = [aev.SPECIES.index(e) if e in aev.SPECIES else -1 for e in ELEMENTS]

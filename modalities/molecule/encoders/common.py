@@ -29,7 +29,8 @@ def mols(batch: Batch, encoder: Any) -> list[Mol | None]:
     the coordinates.
     """
     coords = raw(batch, "coords", encoder)  # (B, N, 3)
-    parts = [coords, *(batch.clean[k] for k in ("atoms", "bonds", "charges"))]
+    beside = [batch.raw[k] for k in ("hydrogens",) if k in batch.raw]
+    parts = [coords, *beside, batch.mask["atoms"], *(batch.clean[k] for k in ("atoms", "bonds", "charges"))]
     return _LAST(parts, lambda: [_mol(batch, row) for row in range(len(batch))])
 
 
@@ -56,7 +57,7 @@ def heavy(mol: Mol) -> tuple[Mol, NDArray[np.int64]]:
         atom.SetIntProp("origin", atom.GetIdx())
     plain = chemistry.heavy_atoms(marked)
     plain.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(plain)
+    Chem.GetSymmSSSR(plain)  # RDKit's usual rings: to leave hydrogens out forgets them, and fast ones miscount bridged cages
     return plain, np.array([atom.GetIntProp("origin") for atom in plain.GetAtoms()], np.int64)
 
 

@@ -14,7 +14,7 @@ from multigen.state import Batch, Features, at_least
 if TYPE_CHECKING:
     from rdkit.Chem import Atom, Mol
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same molecules have other features."""
 CHARGES = (-2, -1, 0, 1, 2)
 HYBRIDS = ("S", "SP", "SP2", "SP3", "SP3D", "SP3D2")

@@ -40,7 +40,7 @@ class _Drawn(vision.Pictures):
 
 
 class Depiction(_Drawn, vision.EfficientNetLite0):
-    """EfficientNet-Lite0's mean over the drawing: (B, 1280).
+    """EfficientNet-Lite0's mean over the drawing: (B, 1280), or as wide as the `stage`.
 
     Args:
         size, stage, pretrained, root: as in `multigen.teachers.vision.EfficientNetLite0`.

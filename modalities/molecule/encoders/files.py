@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class Files:
     Args:
         path: the folder.
         level: "graph" or "atoms".
-        file: path below the folder, ``{name}`` being the molecule's; ``.npz`` or ``.npy``.
+        file: path below the folder, with ``{name}`` where the molecule's stands; ``.npz`` or ``.npy``.
         key: of the array in a ``.npz`` file; by default the level.
         width: D; by default that of the first file.
         missing: "error", or "mask" for molecules without a file: they get no target.
@@ -52,16 +51,22 @@ class Files:
         for what, value, choices in (("level", level, LEVELS), ("missing", missing, MISSING)):
             if value not in choices:
                 raise MultigenError(f"{what} is {value!r}: {nearest(value, choices)}")
+        if "{name}" not in file:
+            raise MultigenError(f"file is {file!r}: it needs {{name}}, where the molecule's name is to stand")
         self.path, self.level, self.file, self.key, self.missing = Path(path), level, file, key or level, missing
         if not self.path.is_dir():
             raise MultigenError(f"there is no folder of embeddings {path}")
         first = min(self._all(), default=None)
         if first is None:
-            raise MultigenError(f"no embedding at all in {path}: expected files {file.format(name='NAME')}")
+            raise MultigenError(f"no embedding at all in {path}: expected files {self._at('NAME')}")
         self.width = width or arrays.load(first, self.key).shape[-1]
 
     def _all(self) -> list[Path]:
-        return sorted(self.path.glob(self.file.format(name="*")))
+        return sorted(self.path.glob(self._at("*")))
+
+    def _at(self, name: str) -> str:
+        """Below the folder, whatever the name is: titles in SDF files may begin like an absolute path."""
+        return self.file.replace("{name}", name).lstrip("/")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,11 +86,10 @@ class Files:
 
     def read(self, name: str, count: int) -> NDArray[np.floating] | None:
         """The checked array of a molecule of `count` atoms; None where it is missing and that is allowed."""
-        path = min(self.path.glob(self.file.format(name=escape(name))), default=None)
-        if path is None:
+        path = self.path / self._at(name)
+        if not path.is_file():
             if self.missing == "mask":
                 return None
-            wanted = self.path / self.file.format(name=name)
-            raise MultigenError(f"no embedding of molecule {name!r}: expected {wanted}; missing=mask goes on without")
+            raise MultigenError(f"no embedding of molecule {name!r}: expected {path}; missing=mask goes on without")
         sites = [] if self.level == "graph" else [count]
         return arrays.checked(arrays.load(path, self.key), path, self.key, sites, self.width)

@@ -27,6 +27,8 @@ class Description(MiniLM):
     A molecule that RDKit refuses has none.
     """
 
+    version = 3
+
     def __init__(self, tokens: int | None = None, root: str | Path | None = None, folder: str | Path | None = None) -> None:
         from rdkit import rdBase
 

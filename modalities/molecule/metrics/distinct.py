@@ -13,7 +13,7 @@ from modalities.molecule.metrics.sets import Chemical, Means, Values, named, sha
 from multigen import describe
 from multigen.cache.progress import bar
 from multigen.modality import Dataset
-from multigen.pool import processes, processors
+from multigen.pool import shared
 
 PARALLEL = 20_000
 """Training molecules from which on several processes write their SMILES."""
@@ -117,11 +117,8 @@ def _texts(dataset: Dataset, progress: Any) -> Iterable[str]:
 
 def _plain(texts: Iterable[str], count: int, workers: int | None) -> Iterable[str]:
     """Canonical and without stereochemistry."""
-    if count < PARALLEL or workers == 1:
-        yield from map(without_stereo, texts)
-        return
-    with processes(workers or processors()) as pool:
-        yield from pool.imap(without_stereo, texts, 256)
+    with shared(count >= PARALLEL, 256, workers) as each:
+        yield from each(without_stereo, texts)
 
 
 def without_stereo(text: str) -> str:
