@@ -1,6 +1,7 @@
-"""One run of a benchmark, in a process of its own: ``python -m multigen.cli.arm RUN STEP`` trains RUN as far as STEP.
+"""One run of a benchmark, in a process of its own: ``python -m multigen.cli.arm RUN STEP PARENT`` trains RUN as far as STEP.
 
-RUN holds its configuration, which `multigen benchmark` put there. What is missing is prepared first.
+RUN holds its configuration, which `multigen benchmark` put there. What is missing is prepared first. PARENT is the number of
+the process that started it, with which it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _PREPARING = {"batch_size": 16, "workers": 0, "jobs": 1}
 
 def main(arguments: Sequence[str]) -> None:
     folder, until = arguments[0], int(arguments[1])
-    _end_with_parent()
+    _end_with(int(arguments[2]))
     stored = Run(folder).stored()
     experiment, run = Experiment(stored), Run(folder, stored)
     begun = (run.folder / "start.json").is_file()
@@ -57,9 +58,8 @@ def _teachers(experiment: Experiment, settings: dict[str, object]) -> list[Job]:
     return jobs(experiment, settings) if experiment.encoders else []
 
 
-def _end_with_parent() -> None:
-    """Stop, saved, when the benchmark was killed: nobody else would end this process."""
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """Stop, saved, when the benchmark was killed, were it while this process began: nobody else would end it."""
 
     def watch() -> None:
         while os.getppid() == parent:

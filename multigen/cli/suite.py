@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -105,4 +106,4 @@ def _again(plan: Suite) -> list[Part]:
 
 
 def command(folder: Path, until: int) -> list[str]:
-    return [sys.executable, "-m", "multigen.cli.arm", str(folder), str(until)]
+    return [sys.executable, "-m", "multigen.cli.arm", str(folder), str(until), str(os.getpid())]

@@ -90,7 +90,7 @@ def test_room_is_shared_out(monkeypatch):
     )
     monkeypatch.setattr("multigen.benchmark.room._gpus", lambda: ["3", "5"])
     assert slots(None, 6) == [Slot(4, "3"), Slot(4, "5")] and slots(4, 6)[3] == Slot(2, "5")
-    assert slots(None, 6, "cuda:1") == [Slot(8, "5")] and slots(None, 6, "cpu")[0].gpu is None
+    assert slots(None, 6, "cuda:1") == [Slot(8)] and slots(None, 6, "cpu")[0].gpu is None
     environment = Slot(3, "5").environment()
     assert environment["OMP_NUM_THREADS"] == "3" and environment["CUDA_VISIBLE_DEVICES"] == "5"
 
