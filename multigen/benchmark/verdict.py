@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multigen.benchmark.bootstrap import apart
 from multigen.report.blocks import number
 
 CONTROLS = ("null", "shuffled")
 AIM = 2.0
 """The baseline's steps over an arm's, at least."""
+_BY_CHANCE = {2: "three", 3: "ten"}
+"""Of two or three values the interval reaches from the least to the largest; those of two arms that do not differ are then
+separated in one case of so many, 2 / binomial(2 n, n)."""
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -21,11 +25,12 @@ def verdict(found: Mapping[str, Any]) -> str:
     if not found["quality"]:
         return "Nothing to compare yet: the baseline has not been measured."
     first = found["quality"][0]
+    guided = _guided(first)
     said = [
         _setting(found, first),
-        *_guided(first),
+        *guided,
         _controls(first),
-        _aim(first),
+        _aim(first) if guided else "",
         *(_other(quality) for quality in found["quality"][1:]),
         _trust(found),
     ]
@@ -36,7 +41,9 @@ def _setting(found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     base, seeds = found["suite"]["baseline"], found["seeds"]
     ended = _value(quality["arms"][base]["final"])
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    return f"After {found['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}."
+    first = quality["reach"]["steps"]["arms"][base]["mean"]  # below the end where it has come no further since
+    before = f", to which it first came after {number(round(first))}" if first and round(first) < quality["end"] else ""
+    return f"After {quality['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}{before}."
 
 
 def _value(final: Mapping[str, Any]) -> str:
@@ -92,19 +99,33 @@ def _controls(quality: Mapping[str, Any]) -> str:
         return ""
     words = {"null": "random targets (null)", "shuffled": "wrong pairs (shuffled)"}
     said = "; ".join(f"{words[arm]} end at {_value(x['final'])}, {_standing(x)}" for arm, x in there.items())
-    gaining = [arm for arm, x in there.items() if x["standing"] == "better"]
-    better = [arm for arm, x in quality["arms"].items() if x["standing"] == "better" and arm not in CONTROLS]
+    return f"Controls: {said}: {_meaning(there, _better(quality))}."
+
+
+def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
+    """What controls explain of the gains of the arms that end better."""
     if not better:
-        meaning = "no guided arm gains, so there is no gain to explain"
-    elif not gaining:
-        meaning = (
-            f"they gain nothing, so the gain of {' and '.join(better)} is owed to what the representation says of its example"
-        )
-    else:
-        meaning = (
-            f"with {' and '.join(gaining)} there is a gain too, so part of it is regularisation and not what is represented"
-        )
-    return f"Controls: {said}: {meaning}."
+        return "no guided arm ends better with separated intervals, so there is no gain to explain"
+    if gaining := [arm for arm, x in there.items() if x["standing"] == "better"]:
+        owed = " and to ".join(_SHARED[arm] for arm in gaining)
+        return f"with {' and '.join(gaining)} there is a gain too, so part of it is owed to {owed}"
+    if near := [arm for arm, x in better.items() if not all(_apart(x, control) for control in there.values())]:
+        return f"they are separated neither from it nor from {' and '.join(near)}, so what the gain is owed to stays open"
+    owed = " or to ".join(_SHARED[arm] for arm in there)
+    return f"they gain nothing that is separated, so the gain of {' and '.join(better)} is not owed to {owed}"
+
+
+_SHARED = {"null": "regularisation", "shuffled": "the distribution of what is represented"}
+"""What a control has in common with guided arms; it lacks what the representation says of its example."""
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return apart(one["final"]["interval"], other["final"]["interval"])
+
+
+def _better(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The guided arms that end better than the baseline."""
+    return {arm: x for arm, x in quality["arms"].items() if x["standing"] == "better" and arm not in CONTROLS}
 
 
 def _standing(about: Mapping[str, Any]) -> str:
@@ -115,9 +136,8 @@ def _standing(about: Mapping[str, Any]) -> str:
 
 def _aim(quality: Mapping[str, Any]) -> str:
     """Whether any guided arm needs half the steps and ends better."""
-    arms, reach = quality["arms"], quality["reach"]["steps"]["arms"]
-    better = [arm for arm, about in arms.items() if about["standing"] == "better" and arm not in CONTROLS]
-    met = [arm for arm in better if (reach[arm]["ratio"] or 0) >= AIM]
+    reach = quality["reach"]["steps"]["arms"]
+    met = [arm for arm in _better(quality) if (reach[arm]["ratio"] or 0) >= AIM]
     if met:
         return f"The aim, half the steps and a better end with separated intervals, is met by {' and '.join(met)}."
     return "The aim, half the steps and a better end with separated intervals, is not met."
@@ -139,6 +159,8 @@ def _trust(found: Mapping[str, Any]) -> str:
     said = [f"Only {done} of {of} runs are finished." if done < of else ""]
     if len(found["seeds"]) == 1:
         said.append("One seed tells nothing of the spread.")
+    if chance := _BY_CHANCE.get(len(found["seeds"])):
+        said.append(f"Of {chance} pairs of arms that do not differ, one is separated by chance.")
     if not found["same_batches"]:
         said.append("The arms did not see the same batches.")
     if odd := [arm for arm, share in found["initial"].items() if share < 1]:

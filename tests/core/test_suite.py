@@ -46,6 +46,7 @@ def test_arms_are_those_of_the_file_or_experiments():
         ({}, {"baseline": "repa"}, "'repa' is not among the arms"),
         ({}, {"seeds": 0}, "seeds is at least 1"),
         ({}, {"seeds": "many"}, "seeds is 'many'"),
+        ({}, {"seeds": [0, 0]}, "two runs would share a folder"),
         ({"step": 3}, {}, "did you mean 'steps'"),
         ({"quality": []}, {}, "compares nothing"),
         ({"steps": None}, {}, "domain lacks 'steps'"),
