@@ -30,7 +30,7 @@ def collect(folder: Path, suite: Suite) -> dict[str, Any]:
     Returns:
         ``suite``: every setting of it; ``configs``: arm -> complete configuration (of its first seed); ``runs``: name -> arm,
         seed, ``step`` (the last one saved: what belongs to it is all logged), ``curves`` (logged number -> [steps, values]),
-        ``clock`` (see `clock`), ``start`` (see `multigen.benchmark.start`), ``grids`` (step -> picture, below the folder) and
+        ``clock`` (see `clock`), ``start`` (see `multigen.benchmark.start`, with the data), ``grids`` (step -> picture) and
         ``real``; ``initial``: share of the baseline's initial tensors that an arm's network has; ``again``: the repeated run,
         see `repeated`; ``state``: how it ended; ``notes``: what else is not the same in all runs.
     """

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from multigen import describe
 from multigen.benchmark.start import start
 from multigen.build.experiment import Experiment
 from multigen.cache import Job
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     trainer = experiment.trainer(run)
     if not begun:
         kept = stored.get("targets") == "cached" or stored.get("pairing", "own") != "own"
-        write_json(run.folder / "start.json", start(trainer, _teachers(experiment, settings), kept))
+        data = describe.dataset(experiment.datasets["train"])
+        write_json(run.folder / "start.json", {**start(trainer, _teachers(experiment, settings), kept), "data": data})
     train(trainer, until)
 
 

@@ -58,6 +58,7 @@ def make(folder, run, losses, teacher=False, processes=("x",), until=40, same=Tr
         "train_examples": 32,
         "teacher": {"flops_per_example": 1e9, "seconds_per_example": 0.1, "kept": True} if teacher else None,
         "versions": {"torch": "2"},
+        "data": {"name": "Toys", "licence": "CC0", "attribution": "By hand."},
     }
     write_json(record.folder / "start.json", start)
 
@@ -218,6 +219,7 @@ def test_all_is_drawn_from_the_json(tmp_path):
     assert stored["numbers"]["quality"][0]["arms"]["reed"]["standing"] == "better" and stored["configs"]["reed"]["seed"] == 0
     assert said.split(".")[0] in page and page.count('src="data:image/png') == 5, "four arms and real data"
     assert "Samples at step 40, seed 0" in page and "PFLOP" not in page and "GFLOP of training" in page
+    assert page.count("derive from Toys (CC0). By hand.") == 1
     text = before["results.md"].decode()
     assert "| vanilla | 1.020 (1.000 to 1.040) | - | baseline |" in text
     assert "| reed | 0.5200 (" in text and "EP@k" in text and before["figure.png"].startswith(b"\x89PNG")
