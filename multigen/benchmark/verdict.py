@@ -76,7 +76,8 @@ def _speed(arm: str, quality: Mapping[str, Any]) -> str:
         return f", and comes to the baseline's final value {some}"
     ratios = {axis: reach[axis]["arms"][arm]["ratio"] for axis in reach if reach[axis]["arms"][arm]["ratio"]}
     more = [f"{_times(ratios[axis])} in {words}" for axis, words in _AXES.items() if axis in ratios]
-    return f", and needs {number(round(steps['mean']))} steps for the baseline's final value: {', '.join(more)}"
+    most = "at most " if min(steps["steps"]) <= quality["arms"][arm]["curve"]["steps"][0] else ""  # not looked at before
+    return f", and needs {most}{number(round(steps['mean']))} steps for the baseline's final value: {', '.join(more)}"
 
 
 _AXES = {

@@ -81,6 +81,7 @@ LOSES = {"vanilla": QUICK, "reed": SLOW, "null": [2.0, 0.9, 0.7, 0.51], "shuffle
 TIES = {"vanilla": EVEN, "reed": [4.0, 3.0, 2.0, 1.01], "null": EVEN, "shuffled": EVEN}
 REGULARISES = {"vanilla": SLOW, "reed": QUICK, "null": QUICK, "shuffled": EVEN}
 NEAR = {"vanilla": SLOW, "reed": [4.0, 3.0, 2.0, 0.95], "null": [4.0, 3.0, 2.0, 0.98], "shuffled": SLOW}
+AT_ONCE = {"vanilla": SLOW, "reed": [0.9, 0.8, 0.7, 0.5], "null": SLOW, "shuffled": SLOW}
 TURNS = {"vanilla": [4.0, 0.8, 0.9, 1.0], "reed": QUICK, "null": SLOW, "shuffled": SLOW}
 
 
@@ -183,6 +184,7 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
         (TIES, ["reed ends at 1.03", "not separated from it (0 of 3 seeds ahead)", "is not met"], ["is met by"]),
         (REGULARISES, ["with null there is a gain too, so part of it is owed to regularisation"], ["they gain nothing"]),
         (NEAR, ["reed ends better", "nor from reed, so what the gain is owed to stays open"], ["they gain nothing"]),
+        (AT_ONCE, ["and needs at most 10 steps", "4.00x sooner in steps"], []),
         (TURNS, ["After 40 steps with 3 seeds", "to which it first came after 19", "one is separated by chance"], []),
     ],
 )
