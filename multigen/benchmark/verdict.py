@@ -20,7 +20,8 @@ def verdict(found: Mapping[str, Any]) -> str:
     """What the first number of a suite says about its arms, in sentences.
 
     Args:
-        found: what `multigen.benchmark.results.derive` returns, with ``suite``, ``again`` and ``initial`` as collected.
+        found: what `multigen.benchmark.results.derive` returns, with ``suite``, ``state``, ``again`` and ``initial`` as
+            collected.
     """
     if not found["quality"]:
         return "Nothing to compare yet: the baseline has not been measured."
@@ -158,6 +159,8 @@ def _trust(found: Mapping[str, Any]) -> str:
     """What a reader has to know before believing it."""
     done, of = found["finished"]
     said = [f"Only {done} of {of} runs are finished." if done < of else ""]
+    if failed := [name for name, run in found["state"].get("runs", {}).items() if run["status"] == "failed"]:
+        said.append(f"Failed: {', '.join(failed)}.")
     if len(found["seeds"]) == 1:
         said.append("One seed tells nothing of the spread.")
     if chance := _BY_CHANCE.get(len(found["seeds"])):

@@ -144,11 +144,12 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
     made = plan()
     for run in made.runs[:6]:  # of the second seed, two arms
         make(tmp_path, run, WINS[run.arm], until=40 if run.seed == 0 and run.arm != "null" else 20)
+    write_json(tmp_path / "state.json", {"runs": {"reed-0": {"status": "done"}, "null-0": {"status": "failed"}}})
     numbers = derive(collect(tmp_path, made))
     assert (numbers["seeds"], numbers["end"], numbers["finished"]) == ([0], 20, [3, 12])
     assert numbers["quality"][0]["arms"]["vanilla"]["curve"]["steps"] == [10, 20]
     said = verdict({**collect(tmp_path, made), **numbers})
-    assert "Only 3 of 12 runs are finished" in said and "One seed tells nothing of the spread" in said
+    assert "Only 3 of 12 runs are finished. Failed: null-0." in said and "One seed tells nothing of the spread" in said
     assert verdict({**derive(collect(tmp_path / "empty", made)), **collect(tmp_path / "empty", made)}).startswith(
         "Nothing to compare"
     )
