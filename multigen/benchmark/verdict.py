@@ -111,8 +111,8 @@ def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
     if gaining := [arm for arm, x in there.items() if x["standing"] == "better"]:
         owed = " and to ".join(_SHARED[arm] for arm in gaining)
         return f"with {' and '.join(gaining)} there is a gain too, so part of it is owed to {owed}"
-    if near := [arm for arm, x in better.items() if not all(_apart(x, control) for control in there.values())]:
-        return f"they are separated neither from it nor from {' and '.join(near)}, so what the gain is owed to stays open"
+    if near := [f"{arm} from {control}" for arm, x in better.items() for control, y in there.items() if not _apart(x, y)]:
+        return f"not separated is {' or '.join(near)}, so what the gain is owed to stays open"
     owed = " or to ".join(_SHARED[arm] for arm in there)
     return f"they gain nothing that is separated, so the gain of {' and '.join(better)} is not owed to {owed}"
 
