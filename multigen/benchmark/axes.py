@@ -52,4 +52,4 @@ def taught(run: Mapping[str, Any], unit: str, steps: Sequence[float]) -> list[fl
 
 def epochs(run: Mapping[str, Any]) -> float:
     """Of one step."""
-    return run["start"].get("examples_per_step", 0.0) / max(run["start"].get("train_examples", 1), 1)
+    return run["start"]["examples_per_step"] / run["start"]["train_examples"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from multigen.benchmark.notes import differences
+from multigen.benchmark.runner import saved
 from multigen.benchmark.suite import Run, Suite
 from multigen.files import read_json
 from multigen.report.record import Record, read
@@ -28,10 +29,10 @@ def collect(folder: Path, suite: Suite) -> dict[str, Any]:
 
     Returns:
         ``suite``: every setting of it; ``configs``: arm -> complete configuration (of its first seed); ``runs``: name -> arm,
-        seed, ``step``, ``curves`` (logged number -> [steps, values]), ``clock`` (see `clock`), ``start`` (see
-        `multigen.benchmark.start`), ``grids`` (step -> picture, below the folder) and ``real``; ``initial``: share of the
-        baseline's initial tensors that an arm's network has; ``again``: the repeated run, see `repeated`; ``state``: how it
-        ended; ``notes``: what else is not the same in all runs.
+        seed, ``step`` (the last one saved: what belongs to it is all logged), ``curves`` (logged number -> [steps, values]),
+        ``clock`` (see `clock`), ``start`` (see `multigen.benchmark.start`, with the data), ``grids`` (step -> picture) and
+        ``real``; ``initial``: share of the baseline's initial tensors that an arm's network has; ``again``: the repeated run,
+        see `repeated`; ``state``: how it ended; ``notes``: what else is not the same in all runs.
     """
     found = {run: read(folder / "runs" / run.name) for run in suite.runs if (folder / "runs" / run.name).is_dir()}
     records = {arm: [r for run, r in found.items() if run.arm == arm] for arm in suite.arms}
@@ -59,7 +60,7 @@ def _run(run: Run, record: Record, start: Mapping[str, Any], folder: Path) -> di
     return {
         "arm": run.arm,
         "seed": run.seed,
-        "step": record.steps,
+        "step": saved(record.folder),
         "curves": {key: list(record.series(key)) for key in keys},
         "clock": clock(record),
         "start": {k: x for k, x in start.items() if k != "initial"},

@@ -33,6 +33,7 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
     "processes": lambda run: run.config.get("processes"),
     "optimizer": lambda run: run.config.get("optimizer"),
     "held-out loss": _validation,
+    "sampling while training": lambda run: run.config.get("sampler"),
     "number of samples": _evaluation("samples", "count"),
     "seed of the samples": _evaluation("samples", "seed"),
     "sampler": _evaluation("samples", "sampler"),

@@ -12,7 +12,7 @@ from multigen.benchmark.table import markdown
 from multigen.benchmark.verdict import verdict
 from multigen.cache.progress import duration
 from multigen.files import read_json, to_json, write_json, write_text
-from multigen.report import Page, Section, html
+from multigen.report import Page, Section, html, licences
 from multigen.report.blocks import MISSING, Block, Cell, Folded, Gallery, Picture, Table, Text, line_chart, number, png
 from multigen.report.charts import LIGHT, STEP, Line, draw, dress
 
@@ -35,19 +35,24 @@ def redraw(folder: Path) -> str:
     write_text(folder / "results.md", text + "\n")
     draw_figure(found, folder / "figure.png")
     name = found["suite"]["name"]
-    write_text(folder / "report.html", html(f"Benchmark: {name}", [_page(found, said, folder)]))
+    write_text(folder / "report.html", html(f"Benchmark: {name}", [_page(found, said, folder)], licences(_data(found))))
     return said
 
 
 def _page(found: Found, said: str, folder: Path) -> Page:
+    bands = [Text("Means over seeds; a band reaches one standard deviation to each side.")] if len(found["seeds"]) > 1 else []
     sections = [
         Section("Verdict", [Text(said), *(Text(f"{note}.") for note in found["notes"])]),
-        *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2)]) for q in found["quality"]),
+        *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2), *bands]) for q in found["quality"]),
         Section("Numbers", tables(found)),
         *_samples(found, folder),
         Section("Settings", _settings(found)),
     ]
     return Page(found["suite"]["name"], _summary(found), _facts(found), [s for s in sections if s.blocks])
+
+
+def _data(found: Found) -> list[Mapping[str, Any]]:
+    return [run["start"].get("data", {}) for run in found["runs"].values()]
 
 
 def _summary(found: Found) -> str:

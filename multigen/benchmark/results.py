@@ -69,21 +69,22 @@ def _compared(suite: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> tu
 def _quality(
     quality: Quality, runs: Mapping[str, Sequence[Mapping[str, Any]]], suite: Mapping[str, Any], end: int
 ) -> dict[str, Any] | None:
-    """One number: of each arm its final value, the difference to the baseline seed by seed, and its curve; how soon each came
-    to the baseline's mean final value, in ``steps``, ``seconds`` and ``flops``, the latter two without and with teachers; and
-    EP@k, the epochs to reach values k.
+    """One number: ``end``, the last step at which all runs have it; of each arm its value there, its difference to the
+    baseline seed by seed, and its curve; how soon each came to the baseline's mean final value, in ``steps``, ``seconds`` and
+    ``flops``, the latter two without and with teachers; and EP@k, the epochs to reach values k.
 
-    None if the baseline has no such number yet.
+    Arms without such a number are left out. None if the baseline has none yet.
     """
-    arms = {arm: [curve for r in some if (curve := _curve(r, quality.of, end))[0]] for arm, some in runs.items()}
-    arms = {arm: curves for arm, curves in arms.items() if len(curves) == len(runs[arm])}
+    runs = {arm: some for arm, some in runs.items() if all(_curve(r, quality.of, end)[0] for r in some)}
     base = suite["baseline"]
-    if base not in arms:
+    if base not in runs or not (end := _common([r for some in runs.values() for r in some], quality.of, end)):
         return None
+    arms = {arm: [_curve(r, quality.of, end) for r in some] for arm, some in runs.items()}
     final = {arm: [values[-1] for _, values in curves] for arm, curves in arms.items()}
     curves = {axis: _along(axis, arms, runs) for axis in AXES}
     return {
         **asdict(quality),
+        "end": end,
         "arms": {
             arm: _arm(final[arm], final[base], quality.rising, arm == base) | {"curve": _band(arms[arm], runs[arm])}
             for arm in arms
@@ -97,6 +98,12 @@ def _curve(run: Mapping[str, Any], key: str, end: int) -> Curve:
     steps, values = run["curves"].get(key, ([], []))
     kept = [(step, value) for step, value in zip(steps, values, strict=True) if step <= end]
     return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _common(runs: Sequence[Mapping[str, Any]], key: str, end: int) -> int:
+    """The last step at which all runs have the number, 0 if there is none: where others have it, one may have had nan."""
+    shared = set.intersection(*(set(_curve(run, key, end)[0]) for run in runs))
+    return int(max(shared, default=0))
 
 
 def _arm(final: Sequence[float], base: Sequence[float], rising: bool, itself: bool) -> dict[str, Any]:
@@ -158,13 +165,12 @@ def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of an arm: seconds and FLOPs of a step, parameters, and what its teachers cost in the whole run."""
     first = runs[0]["start"]
     seconds = [run["clock"][1][-1] / run["clock"][0][-1] for run in runs if run["clock"][0]]
-    steps = [run["step"] for run in runs][:1]
     return {
         "step_seconds": median(seconds) if seconds else None,
         "flops_per_step": first.get("flops_per_step"),
         "parameters": first.get("parameters"),
         "teacher": {
-            unit.partition("_")[0]: found[0] if (found := taught(runs[0], unit, steps)) else None
+            unit.partition("_")[0]: found[0] if (found := taught(runs[0], unit, [runs[0]["step"]])) else None
             for unit in ("seconds_per_example", "flops_per_example")
         },
     }

@@ -24,10 +24,10 @@ def slots(jobs: int | None, runs: int, device: str = "auto") -> list[Slot]:
     Args:
         jobs: so many; None takes one for each GPU, or one for each core.
         runs: more than these are of no use.
-        device: of the runs; what begins with "cpu" needs no GPU, "cuda:1" is all that may be used.
+        device: of the runs; what begins with "cpu" needs no GPU. "cuda:1" is the only one used, and runs see the others too:
+            hidden, it would have another number.
     """
-    gpus = [] if device.startswith("cpu") else _gpus()
-    gpus = [gpus[int(device[5:])]] if gpus and device.startswith("cuda:") else gpus
+    gpus: list[str | None] = [] if device.startswith("cpu") else [None] if device.startswith("cuda:") else [*_gpus()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(jobs or len(gpus) or cores, max(runs, 1))
     return [Slot(max(1, cores // count), gpus[i % len(gpus)] if gpus else None) for i in range(count)]

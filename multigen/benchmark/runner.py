@@ -36,6 +36,10 @@ class Progress:
     """waiting | running | stopped | done | failed."""
     error: str | None = None
 
+    def rest(self, step: int) -> None:
+        """Nobody works on it; it is saved at `step`."""
+        self.step, self.status = step, "done" if step >= self.steps else "stopped" if step else "waiting"
+
 
 @dataclass
 class Runner:
@@ -66,7 +70,7 @@ class Runner:
         self._before = float(_stored(self.folder).get("seconds", 0.0))
         self._begun = time.monotonic()
         for run in self.progress.values():
-            run.status = "done" if run.step >= run.steps else "stopped" if run.step else "waiting"
+            run.rest(run.step)
 
     def path(self, name: str) -> Path:
         return self.folder / "runs" / name
@@ -130,8 +134,7 @@ class Runner:
     def _finished(self, name: str, code: int) -> None:
         self._free.append(self._active.pop(name)[1])
         run = self.progress[name]
-        run.step = saved(self.path(name))
-        run.status = "done" if run.step >= run.steps else "stopped"
+        run.rest(saved(self.path(name)))
         if code != 0:
             run.status, run.error = "failed", last_line(self.path(name) / "log.txt") or f"ended with code {code}"
             self._waiting = [part for part in self._waiting if part.run != name]
@@ -149,7 +152,7 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            self.progress[name].step, self.progress[name].status = saved(self.path(name)), "stopped"
+            self.progress[name].rest(saved(self.path(name)))
         self._active.clear()
 
     def _write(self, ended: str | None) -> None:

@@ -98,6 +98,8 @@ class Suite:
     def __post_init__(self) -> None:
         at_least(1, steps=self.steps, slices=self.slices, seeds=len(self.seeds))
         at_least(0, repeat=self.repeat)
+        if len({run.name for run in self.runs}) < len(self.runs):
+            raise MultigenError(f"two runs would share a folder: arms are {list(self.arms)}, seeds {list(self.seeds)}")
         if self.baseline not in self.arms:
             raise MultigenError(f"baseline {self.baseline!r} is not among the arms: {nearest(self.baseline, self.arms)}")
         if not self.quality:

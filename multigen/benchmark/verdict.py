@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from multigen.benchmark.bootstrap import apart
 from multigen.report.blocks import number
 
 CONTROLS = ("null", "shuffled")
 AIM = 2.0
 """The baseline's steps over an arm's, at least."""
+_BY_CHANCE = {2: "three", 3: "ten"}
+"""Of two or three values the interval reaches from the least to the largest; those of two arms that do not differ are then
+separated in one case of so many, 2 / binomial(2 n, n)."""
 
 
 def verdict(found: Mapping[str, Any]) -> str:
     """What the first number of a suite says about its arms, in sentences.
 
     Args:
-        found: what `multigen.benchmark.results.derive` returns, with ``suite``, ``again`` and ``initial`` as collected.
+        found: what `multigen.benchmark.results.derive` returns, with ``suite``, ``state``, ``again`` and ``initial`` as
+            collected.
     """
     if not found["quality"]:
         return "Nothing to compare yet: the baseline has not been measured."
     first = found["quality"][0]
+    guided = _guided(first)
     said = [
         _setting(found, first),
-        *_guided(first),
+        *guided,
         _controls(first),
-        _aim(first),
+        _aim(first) if guided else "",
         *(_other(quality) for quality in found["quality"][1:]),
         _trust(found),
     ]
@@ -36,7 +42,9 @@ def _setting(found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     base, seeds = found["suite"]["baseline"], found["seeds"]
     ended = _value(quality["arms"][base]["final"])
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    return f"After {found['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}."
+    first = quality["reach"]["steps"]["arms"][base]["mean"]  # below the end where it has come no further since
+    before = f", to which it first came after {number(round(first))}" if first and round(first) < quality["end"] else ""
+    return f"After {quality['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}{before}."
 
 
 def _value(final: Mapping[str, Any]) -> str:
@@ -69,7 +77,8 @@ def _speed(arm: str, quality: Mapping[str, Any]) -> str:
         return f", and comes to the baseline's final value {some}"
     ratios = {axis: reach[axis]["arms"][arm]["ratio"] for axis in reach if reach[axis]["arms"][arm]["ratio"]}
     more = [f"{_times(ratios[axis])} in {words}" for axis, words in _AXES.items() if axis in ratios]
-    return f", and needs {number(round(steps['mean']))} steps for the baseline's final value: {', '.join(more)}"
+    most = "at most " if min(steps["steps"]) <= quality["arms"][arm]["curve"]["steps"][0] else ""  # not looked at before
+    return f", and needs {most}{number(round(steps['mean']))} steps for the baseline's final value: {', '.join(more)}"
 
 
 _AXES = {
@@ -92,19 +101,33 @@ def _controls(quality: Mapping[str, Any]) -> str:
         return ""
     words = {"null": "random targets (null)", "shuffled": "wrong pairs (shuffled)"}
     said = "; ".join(f"{words[arm]} end at {_value(x['final'])}, {_standing(x)}" for arm, x in there.items())
-    gaining = [arm for arm, x in there.items() if x["standing"] == "better"]
-    better = [arm for arm, x in quality["arms"].items() if x["standing"] == "better" and arm not in CONTROLS]
+    return f"Controls: {said}: {_meaning(there, _better(quality))}."
+
+
+def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
+    """What controls explain of the gains of the arms that end better."""
     if not better:
-        meaning = "no guided arm gains, so there is no gain to explain"
-    elif not gaining:
-        meaning = (
-            f"they gain nothing, so the gain of {' and '.join(better)} is owed to what the representation says of its example"
-        )
-    else:
-        meaning = (
-            f"with {' and '.join(gaining)} there is a gain too, so part of it is regularisation and not what is represented"
-        )
-    return f"Controls: {said}: {meaning}."
+        return "no guided arm ends better with separated intervals, so there is no gain to explain"
+    if gaining := [arm for arm, x in there.items() if x["standing"] == "better"]:
+        owed = " and to ".join(_SHARED[arm] for arm in gaining)
+        return f"with {' and '.join(gaining)} there is a gain too, so part of it is owed to {owed}"
+    if near := [f"{arm} from {control}" for arm, x in better.items() for control, y in there.items() if not _apart(x, y)]:
+        return f"not separated is {' or '.join(near)}, so what the gain is owed to stays open"
+    owed = " or to ".join(_SHARED[arm] for arm in there)
+    return f"they gain nothing that is separated, so the gain of {' and '.join(better)} is not owed to {owed}"
+
+
+_SHARED = {"null": "regularisation", "shuffled": "the distribution of what is represented"}
+"""What a control has in common with guided arms; it lacks what the representation says of its example."""
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return apart(one["final"]["interval"], other["final"]["interval"])
+
+
+def _better(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The guided arms that end better than the baseline."""
+    return {arm: x for arm, x in quality["arms"].items() if x["standing"] == "better" and arm not in CONTROLS}
 
 
 def _standing(about: Mapping[str, Any]) -> str:
@@ -115,9 +138,8 @@ def _standing(about: Mapping[str, Any]) -> str:
 
 def _aim(quality: Mapping[str, Any]) -> str:
     """Whether any guided arm needs half the steps and ends better."""
-    arms, reach = quality["arms"], quality["reach"]["steps"]["arms"]
-    better = [arm for arm, about in arms.items() if about["standing"] == "better" and arm not in CONTROLS]
-    met = [arm for arm in better if (reach[arm]["ratio"] or 0) >= AIM]
+    reach = quality["reach"]["steps"]["arms"]
+    met = [arm for arm in _better(quality) if (reach[arm]["ratio"] or 0) >= AIM]
     if met:
         return f"The aim, half the steps and a better end with separated intervals, is met by {' and '.join(met)}."
     return "The aim, half the steps and a better end with separated intervals, is not met."
@@ -137,8 +159,12 @@ def _trust(found: Mapping[str, Any]) -> str:
     """What a reader has to know before believing it."""
     done, of = found["finished"]
     said = [f"Only {done} of {of} runs are finished." if done < of else ""]
+    if failed := [name for name, run in found["state"].get("runs", {}).items() if run["status"] == "failed"]:
+        said.append(f"Failed: {', '.join(failed)}.")
     if len(found["seeds"]) == 1:
         said.append("One seed tells nothing of the spread.")
+    if chance := _BY_CHANCE.get(len(found["seeds"])):
+        said.append(f"Of {chance} pairs of arms that do not differ, one is separated by chance.")
     if not found["same_batches"]:
         said.append("The arms did not see the same batches.")
     if odd := [arm for arm, share in found["initial"].items() if share < 1]:

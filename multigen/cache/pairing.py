@@ -71,8 +71,7 @@ class InMemory(_Changed):
     def __init__(self, dataset: Dataset, modality: Modality[Any], encoders: Mapping[str, Encoder]) -> None:
         super().__init__(dataset, encoders={name: encoder.fingerprint for name, encoder in encoders.items()})
         jobs = [Job(dataset, modality, encoder, name) for name, encoder in encoders.items()]
-        if jobs:
-            check(jobs)
+        check(jobs)
         self.targets: list[dict[str, Target]] = []
         for found in features(jobs, range(len(dataset))):
             split = [shard.split(feature) for feature in found]

@@ -1,6 +1,7 @@
-"""One run of a benchmark, in a process of its own: ``python -m multigen.cli.arm RUN STEP`` trains RUN as far as STEP.
+"""One run of a benchmark, in a process of its own: ``python -m multigen.cli.arm RUN STEP PARENT`` trains RUN as far as STEP.
 
-RUN holds its configuration, which `multigen benchmark` put there. What is missing is prepared first.
+RUN holds its configuration, which `multigen benchmark` put there. What is missing is prepared first. PARENT is the number of
+the process that started it, with which it ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from multigen import describe
 from multigen.benchmark.start import start
 from multigen.build.experiment import Experiment
 from multigen.cache import Job
@@ -27,7 +29,7 @@ _PREPARING = {"batch_size": 16, "workers": 0, "jobs": 1}
 
 def main(arguments: Sequence[str]) -> None:
     folder, until = arguments[0], int(arguments[1])
-    _end_with_parent()
+    _end_with(int(arguments[2]))
     stored = Run(folder).stored()
     experiment, run = Experiment(stored), Run(folder, stored)
     begun = (run.folder / "start.json").is_file()
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     trainer = experiment.trainer(run)
     if not begun:
         kept = stored.get("targets") == "cached" or stored.get("pairing", "own") != "own"
-        write_json(run.folder / "start.json", start(trainer, _teachers(experiment, settings), kept))
+        data = describe.dataset(experiment.datasets["train"])
+        write_json(run.folder / "start.json", {**start(trainer, _teachers(experiment, settings), kept), "data": data})
     train(trainer, until)
 
 
@@ -57,9 +60,8 @@ def _teachers(experiment: Experiment, settings: dict[str, object]) -> list[Job]:
     return jobs(experiment, settings) if experiment.encoders else []
 
 
-def _end_with_parent() -> None:
-    """Stop, saved, when the benchmark was killed: nobody else would end this process."""
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """Stop, saved, when the benchmark was killed, were it while this process began: nobody else would end it."""
 
     def watch() -> None:
         while os.getppid() == parent:

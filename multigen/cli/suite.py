@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,9 +36,11 @@ def main(settings: Config) -> None:
 
 def _jobs(given: int | str) -> int | None:
     """So many, or None for as many as there is room for."""
-    if isinstance(given, str) and given != "auto":
-        raise MultigenError(f"jobs is {given!r}: a number, or auto")
-    return None if isinstance(given, str) else given
+    if given == "auto":
+        return None
+    if type(given) is not int or given < 1:
+        raise MultigenError(f"jobs is {given!r}: a number, at least 1, or auto")
+    return given
 
 
 def finish(folder: Path, plan: Suite, ended: str) -> None:
@@ -105,4 +108,4 @@ def _again(plan: Suite) -> list[Part]:
 
 
 def command(folder: Path, until: int) -> list[str]:
-    return [sys.executable, "-m", "multigen.cli.arm", str(folder), str(until)]
+    return [sys.executable, "-m", "multigen.cli.arm", str(folder), str(until), str(os.getpid())]

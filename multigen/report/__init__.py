@@ -17,7 +17,7 @@ from multigen.report.blocks import Section
 from multigen.report.record import Record, read
 from multigen.report.sections import PARTS, Part, comparison, facts, labels, summary
 
-__all__ = ["PARTS", "Page", "Part", "Record", "Section", "html", "labels", "read", "write_report"]
+__all__ = ["PARTS", "Page", "Part", "Record", "Section", "html", "labels", "licences", "read", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,15 @@ def render(records: Mapping[str, Record], title: str, more: Mapping[str, Sequenc
     if script is None:
         sections = {label: [viewer.with_note(s, records[label].folder) for s in some] for label, some in sections.items()}
     pages = [Page(k, summary(r), facts(r), sections[k], f"run-{i}") for i, (k, r) in enumerate(records.items())]
-    licences = [*_licences(list(records.values())), *([viewer.CREDIT] if script else [])]
-    return html(title, pages, licences, comparison(records), script)
+    data = [r.evaluation.get(key) or {} for r in records.values() for key in ("data", "held_out")]
+    terms = [*licences(data), *([viewer.CREDIT] if script else [])]
+    return html(title, pages, terms, comparison(records), script)
 
 
 def html(
     title: str,
     pages: Sequence[Page],
-    licences: Sequence[str] = (),
+    terms: Sequence[str] = (),
     comparison: Section | None = None,
     script: str | None = None,
 ) -> str:
@@ -81,7 +82,7 @@ def html(
 
     source = (resources(__name__) / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page: dict[str, Any] = {"title": title, "pages": pages, "comparison": comparison, "licences": licences}
+    page: dict[str, Any] = {"title": title, "pages": pages, "comparison": comparison, "licences": terms}
     return environment.from_string(source).render(page, script=Markup(script) if script else None)
 
 
@@ -90,8 +91,11 @@ def _sections(record: Record, more: Sequence[Part]) -> list[Section]:
     return [section for part in parts if (section := part(record)) is not None]
 
 
-def _licences(records: Sequence[Record]) -> list[str]:
-    """Who made the data that the pictures show, and under which terms: each said once."""
-    data = [record.evaluation.get(key) or {} for record in records for key in ("data", "held_out")]
+def licences(data: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who made the data that the pictures show, and under which terms: each said once.
+
+    Args:
+        data: see `multigen.describe.dataset`.
+    """
     said = [(d.get("name", d.get("class", "")), d["licence"], d.get("attribution", "")) for d in data if d.get("licence")]
     return list(dict.fromkeys(f"Pictures and models show or derive from {n} ({lic}). {a}".strip() for n, lic, a in said))

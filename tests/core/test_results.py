@@ -46,6 +46,7 @@ def make(folder, run, losses, teacher=False, processes=("x",), until=40, same=Tr
                 logged = {"loss": loss, "valid/x": loss, "sample/right": 1 - loss / 10, "step_seconds": 0.5, "note": "x"}
                 record.log(step, {**logged, "valid/z": 1.0} if teacher else logged)
     record.samples.mkdir()
+    (record.checkpoints / f"step_{until:08d}").mkdir()
     for name in ("step_00000020", "step_00000040", "real"):
         (record.samples / f"{name}.png").write_bytes(PNG)
     start = {
@@ -57,6 +58,7 @@ def make(folder, run, losses, teacher=False, processes=("x",), until=40, same=Tr
         "train_examples": 32,
         "teacher": {"flops_per_example": 1e9, "seconds_per_example": 0.1, "kept": True} if teacher else None,
         "versions": {"torch": "2"},
+        "data": {"name": "Toys", "licence": "CC0", "attribution": "By hand."},
     }
     write_json(record.folder / "start.json", start)
 
@@ -78,6 +80,9 @@ WINS = {"vanilla": SLOW, "reed": QUICK, "null": EVEN, "shuffled": EVEN}
 LOSES = {"vanilla": QUICK, "reed": SLOW, "null": [2.0, 0.9, 0.7, 0.51], "shuffled": SLOW}
 TIES = {"vanilla": EVEN, "reed": [4.0, 3.0, 2.0, 1.01], "null": EVEN, "shuffled": EVEN}
 REGULARISES = {"vanilla": SLOW, "reed": QUICK, "null": QUICK, "shuffled": EVEN}
+NEAR = {"vanilla": SLOW, "reed": [4.0, 3.0, 2.0, 0.95], "null": [4.0, 3.0, 2.0, 0.98], "shuffled": SLOW}
+AT_ONCE = {"vanilla": SLOW, "reed": [0.9, 0.8, 0.7, 0.5], "null": SLOW, "shuffled": SLOW}
+TURNS = {"vanilla": [4.0, 0.8, 0.9, 1.0], "reed": QUICK, "null": SLOW, "shuffled": SLOW}
 
 
 def test_intervals():
@@ -139,11 +144,12 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
     made = plan()
     for run in made.runs[:6]:  # of the second seed, two arms
         make(tmp_path, run, WINS[run.arm], until=40 if run.seed == 0 and run.arm != "null" else 20)
+    write_json(tmp_path / "state.json", {"runs": {"reed-0": {"status": "done"}, "null-0": {"status": "failed"}}})
     numbers = derive(collect(tmp_path, made))
     assert (numbers["seeds"], numbers["end"], numbers["finished"]) == ([0], 20, [3, 12])
     assert numbers["quality"][0]["arms"]["vanilla"]["curve"]["steps"] == [10, 20]
     said = verdict({**collect(tmp_path, made), **numbers})
-    assert "Only 3 of 12 runs are finished" in said and "One seed tells nothing of the spread" in said
+    assert "Only 3 of 12 runs are finished. Failed: null-0." in said and "One seed tells nothing of the spread" in said
     assert verdict({**derive(collect(tmp_path / "empty", made)), **collect(tmp_path / "empty", made)}).startswith(
         "Nothing to compare"
     )
@@ -159,7 +165,7 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
                 "with separated intervals",
                 "the aim",
                 "is met by reed",
-                "they gain nothing",
+                "they gain nothing that is separated, so the gain of reed is not owed to regularisation or to the",
                 "2.10x sooner in steps",
                 "x later in FLOPs with",
             ],
@@ -167,11 +173,20 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
         ),
         (
             LOSES,
-            ["reed ends worse", "in none of its runs", "is not met", "no guided arm gains", "wrong pairs (shuffled) end at"],
+            [
+                "reed ends worse",
+                "in none of its runs",
+                "is not met",
+                "no guided arm ends better",
+                "wrong pairs (shuffled) end at",
+            ],
             ["is met by"],
         ),
         (TIES, ["reed ends at 1.03", "not separated from it (0 of 3 seeds ahead)", "is not met"], ["is met by"]),
-        (REGULARISES, ["with null there is a gain too", "regularisation"], ["they gain nothing"]),
+        (REGULARISES, ["with null there is a gain too, so part of it is owed to regularisation"], ["they gain nothing"]),
+        (NEAR, ["reed ends better", "not separated is reed from null, so what the gain is owed to"], ["they gain nothing"]),
+        (AT_ONCE, ["and needs at most 10 steps", "4.00x sooner in steps"], []),
+        (TURNS, ["After 40 steps with 3 seeds", "to which it first came after 19", "one is separated by chance"], []),
     ],
 )
 def test_the_verdict_says_what_the_numbers_say(tmp_path, curves, says, says_not):
@@ -207,6 +222,7 @@ def test_all_is_drawn_from_the_json(tmp_path):
     assert stored["numbers"]["quality"][0]["arms"]["reed"]["standing"] == "better" and stored["configs"]["reed"]["seed"] == 0
     assert said.split(".")[0] in page and page.count('src="data:image/png') == 5, "four arms and real data"
     assert "Samples at step 40, seed 0" in page and "PFLOP" not in page and "GFLOP of training" in page
+    assert page.count("derive from Toys (CC0). By hand.") == 1
     text = before["results.md"].decode()
     assert "| vanilla | 1.020 (1.000 to 1.040) | - | baseline |" in text
     assert "| reed | 0.5200 (" in text and "EP@k" in text and before["figure.png"].startswith(b"\x89PNG")
@@ -220,3 +236,17 @@ def test_an_axis_has_a_unit_that_fits(tmp_path):
     assert made[0].steps == [10, 20, 30, 40] and made[0].low and over.startswith("GFLOP")
     first["arms"]["reed"]["curve"]["flops"] = None
     assert lines(first, "flops")[1] == []
+
+
+def test_arms_are_compared_at_the_last_step_that_all_have(tmp_path):
+    """One run had no value at the end, another was killed after it had logged more than it saved."""
+    made = benchmark(tmp_path, WINS)
+    raw = collect(tmp_path, made)
+    steps, values = raw["runs"]["null-1"]["curves"]["sample/right"]
+    raw["runs"]["null-1"]["curves"]["sample/right"] = [steps[:-1], values[:-1]]
+    first, second = derive(raw)["quality"]
+    assert first["end"] == 40 and second["end"] == 30
+    assert second["arms"]["vanilla"]["final"]["values"] == pytest.approx([0.8, 0.798, 0.796])
+    (tmp_path / "runs/reed-0/checkpoints/step_00000040").rename(tmp_path / "runs/reed-0/checkpoints/step_00000020")
+    numbers = derive(collect(tmp_path, made))
+    assert numbers["seeds"] == [1, 2] and numbers["finished"] == [11, 12]

@@ -46,6 +46,7 @@ def test_arms_are_those_of_the_file_or_experiments():
         ({}, {"baseline": "repa"}, "'repa' is not among the arms"),
         ({}, {"seeds": 0}, "seeds is at least 1"),
         ({}, {"seeds": "many"}, "seeds is 'many'"),
+        ({}, {"seeds": [0, 0]}, "two runs would share a folder"),
         ({"step": 3}, {}, "did you mean 'steps'"),
         ({"quality": []}, {}, "compares nothing"),
         ({"steps": None}, {}, "domain lacks 'steps'"),
@@ -90,7 +91,7 @@ def test_room_is_shared_out(monkeypatch):
     )
     monkeypatch.setattr("multigen.benchmark.room._gpus", lambda: ["3", "5"])
     assert slots(None, 6) == [Slot(4, "3"), Slot(4, "5")] and slots(4, 6)[3] == Slot(2, "5")
-    assert slots(None, 6, "cuda:1") == [Slot(8, "5")] and slots(None, 6, "cpu")[0].gpu is None
+    assert slots(None, 6, "cuda:1") == [Slot(8)] and slots(None, 6, "cpu")[0].gpu is None
     environment = Slot(3, "5").environment()
     assert environment["OMP_NUM_THREADS"] == "3" and environment["CUDA_VISIBLE_DEVICES"] == "5"
 
