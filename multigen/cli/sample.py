@@ -83,7 +83,7 @@ def is_file(target: Path, modality: Any) -> bool:
     formats = modality.formats if isinstance(modality, Filed) else ()
     if target.suffix in formats:
         return True
-    if re.fullmatch(r"\.[a-z]{2,5}\d?", target.suffix, re.IGNORECASE) and not target.is_dir():
+    if formats and re.fullmatch(r"\.[a-z]{2,5}\d?", target.suffix, re.IGNORECASE) and not target.is_dir():
         raise MultigenError(f"out={target}: choices are a folder and files that end in {list(formats)}")
     return False
 

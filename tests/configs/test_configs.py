@@ -40,7 +40,7 @@ def small(name):
     """Overrides for a run of one step."""
     if "imagenet256" in name:
         return [*SMALL, *BY_NUMBER, *SMALL_SIT]
-    shallow = ["denoiser.layers=2"] if "/geom_" in name else []
+    shallow = ["denoiser.layers=5"] if "/geom_" in name else []
     return [*SMALL, *shallow, *(BY_TOKENS if name.startswith(("protein/", "molecule/")) else BY_NUMBER)]
 
 

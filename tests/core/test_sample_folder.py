@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from multigen.cli.sample import target_of
+from multigen.cli.sample import folder_of
 from multigen.run import Run
 
 
@@ -18,12 +18,12 @@ def asked(folder, **changes):
 
 def test_one_folder_for_each_way(tmp_path):
     ways = [{}, {"seed": 1}, {"sampler": {"grid": 20}}, {"modality": {"length": 30}}, {"modality": {"pattern": "MK__"}}]
-    folders = [target_of(asked(tmp_path, **way)) for way in ways]
+    folders = [folder_of(asked(tmp_path, **way)) for way in ways]
     assert len(set(folders)) == len(ways)
-    assert target_of(asked(tmp_path, modality={"length": 30})) == folders[3]
+    assert folder_of(asked(tmp_path, modality={"length": 30})) == folders[3]
 
 
 @pytest.mark.parametrize("modality", [{}, None])
 def test_more_of_the_same_go_to_the_same_place(tmp_path, modality):
-    assert target_of(asked(tmp_path, modality=modality, n=5)) == target_of(asked(tmp_path, n=9))
-    assert str(target_of(asked(tmp_path, out="here"))) == "here"
+    assert folder_of(asked(tmp_path, modality=modality, n=5)) == folder_of(asked(tmp_path, n=9))
+    assert str(folder_of(asked(tmp_path, out="here"))) == "here"

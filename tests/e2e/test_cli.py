@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from multigen import checkpoint
@@ -314,7 +315,8 @@ def test_two_processes_sample_as_one(trained, anywhere):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("samples of step") == 1
     assert run([*arguments, "out=one"]) == 0
-    assert Path("two/points.csv").read_text() == Path("one/points.csv").read_text()
+    two, one = (np.loadtxt(f"{name}/points.csv", delimiter=",", skiprows=1) for name in ("two", "one"))
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)  # batches of other sizes round differently
 
 
 def test_a_bound_in_nats_is_also_said_as_a_perplexity():

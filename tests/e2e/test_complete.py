@@ -44,8 +44,8 @@ def trained_run(folder: Path, experiment: str, *changes: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("complete")
-    trained_run(folder / "run", "molecule/complete")
-    trained_run(folder / "hydrogens", "molecule/complete", "data.train.hydrogens=true")
+    trained_run(folder / "run", "molecule/vanilla", "modality.fragment=0.5")
+    trained_run(folder / "hydrogens", "molecule/vanilla", "modality.fragment=0.5", "data.train.hydrogens=true")
     trained_run(folder / "plain", "molecule/vanilla")
     return folder
 

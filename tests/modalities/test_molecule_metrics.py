@@ -7,7 +7,7 @@ import pytest
 from molecule_toys import molecule
 from rdkit import Chem
 
-from modalities.molecule import chemistry, viewing
+from modalities.molecule import chemistry, chemnet, viewing
 from modalities.molecule.metrics import (
     FCD,
     Energy,
@@ -19,7 +19,6 @@ from modalities.molecule.metrics import (
     Uniqueness,
     Validity,
     busters,
-    chemnet,
     energy,
     jobs,
     relaxation,
