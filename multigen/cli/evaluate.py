@@ -85,8 +85,11 @@ def of_run(config: Any) -> None:
 
 def about(model: Trained) -> dict[str, Any]:
     """Which weights are measured, and what they were trained on."""
-    weights = {"step": model.checkpoint.step, "weights": model.weights}
-    return {"checkpoint": weights, "data": describe.dataset(model.experiment.datasets["train"])}
+    return {"checkpoint": weights_of(model), "data": describe.dataset(model.experiment.datasets["train"])}
+
+
+def weights_of(model: Trained) -> dict[str, Any]:
+    return {"step": model.checkpoint.step, "weights": model.weights}
 
 
 def validation(model: Trained, how: dict[str, Any]) -> dict[str, float] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from multigen import buckets, describe, distributed
-from multigen.cli.evaluate import about
+from multigen.cli.evaluate import about, weights_of
 from multigen.cli.trained import Trained, load
 from multigen.describe import digest
 from multigen.evaluate import sample_batches, states_folder
@@ -92,7 +92,15 @@ def origin(model: Trained) -> dict[str, Any]:
     """How samples were made, for whoever measures them later."""
     e = model.experiment
     made = {"count": model.settings["n"], "seed": model.settings["seed"], "sampler": describe.plain(e.sampler)}
-    return {**about(model), "samples": made, "experiment": e.name, "versions": describe.versions(model.device)}
+    return {**_known(model), "samples": made, "experiment": e.name, "versions": describe.versions(model.device)}
+
+
+def _known(model: Trained) -> dict[str, Any]:
+    """Which weights these were and, if the data are at hand, which sampling does not need, what they were trained on."""
+    try:
+        return about(model)
+    except (MultigenError, KeyError):
+        return {"checkpoint": weights_of(model), "data": None}
 
 
 def folder_of(model: Trained) -> Path:
