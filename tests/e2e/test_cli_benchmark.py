@@ -135,7 +135,7 @@ def test_mistakes_in_a_suite_are_one_line(capsys):
         ("domain=smoke", "budget=60"): "a number and a unit",
         ("domain=smoke", "domain.setings={}"): "domain has no 'setings': did you mean 'settings'",
         ("domain=smoke", "jobs=many"): "jobs is 'many'",
-        ("domain=smoke", "jobs=0"): "jobs is 0: a number, at least 1",
+        ("domain=smoke", "jobs=0"): "jobs is at least 1, got 0",
         ("redraw=nowhere",): "nowhere/results.json does not exist",
     }
     for arguments, said in cases.items():
