@@ -12,7 +12,7 @@ from multigen.cache import Job
 from multigen.cache.encode import cost, features, spaced
 from multigen.state import Batch, MultigenError
 from multigen.trainer import Trainer
-from multigen.trainer.speed import peak_flops, training_flops
+from multigen.trainer.speed import counting, peak_flops, training_flops
 
 STEPS = 8
 """So many steps' batches are looked at."""
@@ -70,11 +70,9 @@ def _flops(trainer: Trainer, steps: Sequence[Sequence[Batch]]) -> float | None:
 
 def teaching(jobs: Sequence[Job]) -> dict[str, Any]:
     """What frozen encoders cost for one example: ``flops_per_example``, ``seconds_per_example``."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     indices = spaced(len(jobs[0].dataset), jobs[0].batch_size)
     try:
-        with FlopCounterMode(display=False) as counter:
+        with counting() as counter:
             next(features(jobs, indices))
         flops: Mapping[str, Any] = {"flops_per_example": counter.get_total_flops() / len(indices)}
     except MultigenError:

@@ -6,11 +6,15 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from multigen.state import Batch
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 _TERA = 1e12
 
@@ -51,6 +55,16 @@ def _measure(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / best
 
 
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts FLOPs. Attention is written out meanwhile: of the fused kernel for CPUs none would be counted."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
 def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | None:
     """FLOPs of one example's forward and backward pass, frozen encoders apart; None where they cannot be counted.
 
@@ -59,11 +73,9 @@ def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | Non
     Args:
         batch: encoded; its first two examples are looked at.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     some = batch.map(lambda x: x[:2])
     try:
-        with FlopCounterMode(display=False) as counter:
+        with counting() as counter:
             copy.deepcopy(diffusion)(some, step).total.backward()
         return counter.get_total_flops() / len(some)
     except Exception:  # a statistic must not stop a run; what is really wrong, the step itself will say

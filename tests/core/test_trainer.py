@@ -25,7 +25,7 @@ from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer
 from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
-from multigen.trainer.speed import peak_flops, training_flops
+from multigen.trainer.speed import counting, peak_flops, training_flops
 
 
 def weights(done: Trainer) -> torch.Tensor:
@@ -347,6 +347,13 @@ def test_wandb_gets_the_numbers_under_the_name_of_the_run(tmp_path: Path, monkey
     began, *logged, ended = sys.modules["wandb"].calls
     assert began["name"] == began["id"] == "a run" and began["resume"] == "allow" and ended == "finished"
     assert logged == [(e["step"], e["loss"]) for e in done.run.history()]
+
+
+def test_fused_attention_is_counted() -> None:
+    x = torch.randn(1, 2, 8, 4, requires_grad=True)  # (B, H, T, D)
+    with counting() as counter:
+        torch.nn.functional.scaled_dot_product_attention(x, x, x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * (2 * 8 * 8 * 4), "two products forward, four backward"
 
 
 def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp_path: Path) -> None:
