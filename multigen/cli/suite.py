@@ -36,11 +36,9 @@ def main(settings: Config) -> None:
 
 def _jobs(given: int | str) -> int | None:
     """So many, or None for as many as there is room for."""
-    if given == "auto":
-        return None
-    if type(given) is not int or given < 1:
-        raise MultigenError(f"jobs is {given!r}: a number, at least 1, or auto")
-    return given
+    if isinstance(given, str) and given != "auto":
+        raise MultigenError(f"jobs is {given!r}: a number, or auto")
+    return None if isinstance(given, str) else given
 
 
 def finish(folder: Path, plan: Suite, ended: str) -> None:
