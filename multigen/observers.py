@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multigen import distributed
@@ -79,12 +80,11 @@ class SampleGrid:
         seed: int = 0,
         average: int = 0,
     ) -> None:
-        self.sampler, self.every, self.held_out = sampler, every, held_out
-        self.n, self.batch_size, self.seed, self.average = n, batch_size, seed, average
-        at_least(1, n=n, batch_size=batch_size)
+        self.every, self.held_out = every, held_out
+        self.drawing = _Drawing(sampler, n, batch_size, seed, average)
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        drawn = _drawn(trainer, self.sampler, self.n, self.batch_size, self.seed, self.average)
+        drawn = self.drawing(trainer)
         if trainer.main:
             self._draw(trainer, [sample for samples, _ in drawn for sample in samples], step)
         return {}
@@ -93,7 +93,7 @@ class SampleGrid:
         folder = make_folder(trainer.run.samples)
         trainer.modality.draw(samples, folder / f"step_{step:08d}.png")
         if self.held_out is not None and not (folder / "real.png").is_file():
-            real = real_samples(trainer.modality, self.held_out, spaced(len(self.held_out), self.n), trainer.device)
+            real = real_samples(trainer.modality, self.held_out, spaced(len(self.held_out), self.drawing.n), trainer.device)
             trainer.modality.draw(real, folder / "real.png")
 
 
@@ -120,22 +120,35 @@ class Measures:
         seed: int = 0,
         average: int = 0,
     ) -> None:
-        self.sampler, self.metrics, self.every = sampler, metrics, every
-        self.n, self.batch_size, self.seed, self.average = n, batch_size, seed, average
-        at_least(1, n=n, batch_size=batch_size)
+        self.metrics, self.every = metrics, every
+        self.drawing = _Drawing(sampler, n, batch_size, seed, average)
 
     def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
-        drawn = _drawn(trainer, self.sampler, self.n, self.batch_size, self.seed, self.average)
+        drawn = self.drawing(trainer)
         return {f"sample/{name}": value for name, value in measured(drawn, self.metrics()).items()} if trainer.main else {}
 
 
-def _drawn(trainer: Trainer, sampler: Any, n: int, batch_size: int, seed: int, average: int) -> Drawn:
+@dataclass(frozen=True)
+class _Drawing:
     """Samples 0 to n - 1 of the averaged weights with their templates, shared among processes; in the first, all of them."""
-    plan = batches(trainer.modality, n, batch_size, seed)
-    with trainer.averaged(average) as diffusion:
-        parts = (diffusion.denoiser, diffusion.processes, trainer.modality, distributed.shard(plan), seed, trainer.device)
-        drawn = distributed.gather(list(sample_batches(sampler, *parts)))
-    return list(in_order(trainer.modality, plan, drawn, ranges(n, batch_size), seed)) if trainer.main else []
+
+    sampler: Any
+    n: int
+    batch_size: int
+    seed: int
+    average: int
+
+    def __post_init__(self) -> None:
+        at_least(1, n=self.n, batch_size=self.batch_size)
+
+    def __call__(self, trainer: Trainer) -> Drawn:
+        plan = batches(trainer.modality, self.n, self.batch_size, self.seed)
+        mine = distributed.shard(plan)
+        with trainer.averaged(self.average) as diffusion:
+            parts = (diffusion.denoiser, diffusion.processes, trainer.modality, mine, self.seed, trainer.device)
+            drawn = distributed.gather(list(sample_batches(self.sampler, *parts)))
+        whole = ranges(self.n, self.batch_size)
+        return list(in_order(trainer.modality, plan, drawn, whole, self.seed)) if trainer.main else []
 
 
 class Until:
