@@ -51,10 +51,15 @@ def named(metrics: Config) -> Config:
     return metrics
 
 
-def with_reference(metrics: Config, reference: str | None, data: Config) -> Config:
-    """The metrics that compare with real data: with what ``reference=`` names, or with what the run was trained on."""
-    wanting = {name: node for name, node in metrics.items() if "reference" in (node or {})}
-    return {**metrics, **{k: {**node, "reference": reference or node["reference"] or data} for k, node in wanting.items()}}
+def with_data(metrics: Config, reference: str | None, data: Config) -> Config:
+    """The metrics, each with the run's data in the place of what it compares with and nobody named."""
+    own = {"reference": data["train"], "train": data["train"], "held_out": data.get("valid")}
+    given = {"reference": reference} if reference else {}
+
+    def filled(node: Config) -> Config:
+        return {**node, **{key: x for key, x in own.items() if key in node and node[key] is None}}
+
+    return {name: node and filled({**node, **{k: x for k, x in given.items() if k in node}}) for name, node in metrics.items()}
 
 
 def of_run(config: Any) -> None:
@@ -62,7 +67,7 @@ def of_run(config: Any) -> None:
     model = load(config)
     e, chosen = model.experiment, model.settings["metrics"]
     metrics = named(overlaid(e.config.get("metrics") or {}, chosen))
-    e.config["metrics"] = with_reference(metrics, model.settings["reference"], e.config["data"]["train"])
+    e.config["metrics"] = with_data(metrics, model.settings["reference"], e.config["data"])
     how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
     result = evaluate(
         e.sampler,
