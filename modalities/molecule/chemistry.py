@@ -187,11 +187,17 @@ def from_rdkit(mol: Mol, hydrogens: bool = True, aromatic: bool | None = None, n
 
 def record(mol: Mol, hydrogens: bool = True) -> Record:
     """As it is stored. Arguments and errors are those of `from_rdkit`."""
-    coords, atoms = _coords(mol), list(mol.GetAtoms())  # (N, 3)
-    if hydrogens and (missing := sum(atom.GetTotalNumHs() for atom in atoms)):
+    found = as_written(mol)
+    if hydrogens and (missing := sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())):
         raise Unfit("hydrogens without coordinates", f"{missing} of them are implicit")
     if len(parts := _fragment_sizes(mol)) > 1:
         raise Unfit("more than one fragment", " and ".join(f"{n} atoms" for n in parts))
+    return found
+
+
+def as_written(mol: Mol) -> Record:
+    """As it is stored, whatever its valences are: what `from_rdkit` says of missing hydrogens and fragments is not asked."""
+    coords, atoms = _coords(mol), list(mol.GetAtoms())  # (N, 3)
     pair, order = _bonds(mol)  # (M, 2), (M,)
     return {
         "atoms": _classes("element", numbers, [atom.GetAtomicNum() for atom in atoms]),

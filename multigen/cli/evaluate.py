@@ -54,12 +54,12 @@ def named(metrics: Config) -> Config:
 def with_data(metrics: Config, reference: str | None, data: Config) -> Config:
     """The metrics, each with the run's data in the place of what it compares with and nobody named."""
     own = {"reference": data["train"], "train": data["train"], "held_out": data.get("valid")}
-    given = {"reference": reference} if reference else {}
 
     def filled(node: Config) -> Config:
-        return {**node, **{key: x for key, x in own.items() if key in node and node[key] is None}}
+        named = {"reference": reference} if reference and "reference" in node else {}
+        return {**node, **{key: x for key, x in own.items() if key in node and node[key] is None}, **named}
 
-    return {name: node and filled({**node, **{k: x for k, x in given.items() if k in node}}) for name, node in metrics.items()}
+    return {name: node and filled(node) for name, node in metrics.items()}
 
 
 def of_run(config: Any) -> None:

@@ -11,6 +11,7 @@ from multigen.build import compose, config_dir, make, options
 from multigen.build.experiment import Experiment
 from multigen.build.make import check
 from multigen.cli.catalogue import comment, describe, experiments
+from multigen.cli.evaluate import with_data
 from multigen.cli.main import COMMANDS
 from multigen.cli.prepare import prepare_targets
 from multigen.random import keys
@@ -95,11 +96,22 @@ SIDES = {"train": "train", "held_out": "valid"}
 @pytest.mark.parametrize("name", options("metrics"))
 def test_every_metric_exists_and_takes_what_it_is_given(name):
     config = compose("evaluate", [f"metrics={name}", "reference=FILE"])
-    assert list(config["metrics"]) == [name] and config["metrics"][name]["reference"] == "FILE"
+    assert list(config["metrics"]) == [name]
     for node in [*targets(config["metrics"]), config["reader"]]:
         check(node, name)
-    for measure in make(config["metrics"][name]["measures"], name).values():
+    metric = config["metrics"][name]
+    assert metric.get("reference", "FILE") == "FILE"
+    for measure in make(metric.get("measures") or {}, name).values():
         assert measure.meaning and measure.published.keys() <= {*measure.meaning, *(f"{k}_std" for k in measure.meaning)}
+
+
+def test_a_metric_compares_with_the_runs_own_data_unless_told_otherwise():
+    data = {"train": {"split": "train"}, "valid": {"split": "valid"}}
+    node = {"train": None, "held_out": None, "reference": None, "limit": None}
+    found = with_data({"a": node, "b": {"held_out": "mine", "limit": 3}, "c": None}, None, data)
+    assert found["a"] == {"train": data["train"], "held_out": data["valid"], "reference": data["train"], "limit": None}
+    assert found["b"] == {"held_out": "mine", "limit": 3} and found["c"] is None
+    assert with_data({"a": {**node, "reference": "old"}}, "FILE", data)["a"]["reference"] == "FILE"
 
 
 @pytest.mark.parametrize("name", options("experiment"))
