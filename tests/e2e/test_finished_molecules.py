@@ -25,7 +25,7 @@ def block(smiles: str, hydrogens: bool = True) -> str:
 
 
 def crowded() -> str:
-    """Methane with a hydrogen that becomes a second carbon's double bond: carbon with five bonds, which RDKit refuses."""
+    """Ethane with a double bond and all its hydrogens: carbon with five bonds, which RDKit refuses."""
     mol = Chem.RWMol(Chem.MolFromMolBlock(block("CC").split("$$$$")[0], removeHs=False))
     mol.GetBondBetweenAtoms(0, 1).SetBondType(Chem.BondType.DOUBLE)
     return Chem.MolToMolBlock(mol, kekulize=False) + "$$$$\n"
