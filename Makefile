@@ -9,7 +9,8 @@ READY := $(VENV)/.installed
 
 # Each step goes on where it was interrupted: prepared data is kept, the run folders are continued.
 demo: demo-image demo-protein demo-molecule
-	@echo "done: open report.html in $(RUN)/image, $(RUN)/protein and $(RUN)/molecule"
+	$(BIN)/multigen report run=[$(RUN)/image,$(RUN)/protein,$(RUN)/molecule] out=$(RUN)/report.html title="Three domains from one core"
+	@echo "done: open $(RUN)/report.html"
 
 demo-image: $(READY)
 	$(BIN)/multigen prepare experiment=image/demo

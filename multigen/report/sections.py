@@ -183,8 +183,8 @@ PARTS: Sequence[Part] = (samples, measures, losses, progress, provenance)
 
 
 def comparison(runs: Mapping[str, Record]) -> Section | None:
-    """Several runs, by label, in the same charts and one table."""
-    if len(runs) < 2:
+    """Several runs, by label, in the same charts and one table; nothing where they make different kinds of things."""
+    if len(runs) < 2 or len({str(run.setting("modality._target_")) for run in runs.values()}) > 1:
         return None
     keys = dict.fromkeys(k for run in runs.values() for k in run.keys("valid/"))
     charts = [line_chart(lines, key.partition("/")[2] + ", held out") for key in keys if (lines := _across(runs, key))]

@@ -178,6 +178,13 @@ def test_hostile_text_stays_text(tmp_path):
     assert "<script>alert(1)</script>" in _page(path).text
 
 
+def test_runs_of_different_modalities_stand_side_by_side_uncompared(tmp_path):
+    runs = [make_run(tmp_path / name, name=f"{name}/one") for name in ("numbers", "letters")]
+    write_text(runs[1] / "config.yaml", (runs[1] / "config.yaml").read_text() + "modality: {_target_: somewhere.Letters}\n")
+    page = _page(write_report(runs, tmp_path / "page.html", "Both"))
+    assert "Comparison" not in page.text and {"numbers/one", "letters/one"} <= set(page.text.split())
+
+
 def test_several_runs_are_compared(tmp_path):
     runs = [make_run(tmp_path / "a", value=0.5), make_run(tmp_path / "b", seed=4)]
     page = _page(write_report(runs, tmp_path / "both.html", "Two seeds"))
