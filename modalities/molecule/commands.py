@@ -123,7 +123,7 @@ def _load(given: Namespace) -> Trained:
             f"{given.run} was trained without fragments (modality.fragment=0): what it makes will often not fit the given part"
         )
     node = (config.get("data") or {}).get("train") or {}
-    return Trained(experiment, Data(**{k: node[k] for k in Data._fields if k in node}), device, config)
+    return Trained(experiment, Data(**{k: node[k] for k in Data._fields if node.get(k) is not None}), device, config)
 
 
 def _check(config: Mapping[str, Any], run: str) -> None:

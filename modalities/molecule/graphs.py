@@ -122,29 +122,41 @@ class PyGDataset:
         split: "train", "valid" or "all"; molecules of one framework are on one side (see `modalities.molecule.scaffold`).
         share: per cent of the frameworks in "valid".
         max_atoms: larger molecules are left out.
+        hydrogens: whether hydrogens are among the atoms; by default, they are if any graph has one. Say false of heavy atoms
+            alone, so that a run's configuration shows it to `multigen complete`.
 
     Attributes:
         sizes: int64 (n,), atoms of each.
-        hydrogens: whether hydrogens are among the atoms: if any graph has one. If none has, valences are filled with implicit
-            ones, of which nobody knows where they are (an item says so by ``hydrogens`` of none).
+        hydrogens: as given, or found. Without, valences are filled with implicit ones, of which nobody knows where they are (an
+            item says so by ``hydrogens`` of none).
 
     Raises:
-        MultigenError: a graph is not understood (the message names it); there is none.
+        MultigenError: a graph is not understood (the message names it); there is none; there are hydrogens, against what is said.
     """
 
-    def __init__(self, dataset: Any, split: str = "train", share: float = 10.0, max_atoms: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        split: str = "train",
+        share: float = 10.0,
+        max_atoms: int | None = None,
+        hydrogens: bool | None = None,
+    ) -> None:
         if split not in SPLITS:
             raise MultigenError(f"no split {split!r}: {nearest(split, SPLITS)}")
         self.dataset, self.split = dataset, split
-        self.hydrogens = False
+        present = False
         sizes, groups, digest = [], [], hashlib.sha256(f"{split} {share} {max_atoms}".encode())
         for i in range(len(dataset)):
             example = self._read(i)
             sizes.append(len(example["atoms"]))
             groups.append(_group(example))
-            self.hydrogens |= bool((example["atoms"] == HYDROGEN).any())
+            present |= bool((example["atoms"] == HYDROGEN).any())
             for key in ("atoms", "charges", "bonds", "coords"):
                 digest.update(example[key].tobytes())
+        if present and hydrogens is False:
+            raise MultigenError(f"{type(dataset).__name__} has graphs with hydrogens: hydrogens=false says that it has none")
+        self.hydrogens = present if hydrogens is None else hydrogens
         held = np.array(scaffold.sides(groups, share)) == "valid"  # (all,)
         keep = np.ones(len(sizes), bool) if split == "all" else held == (split == "valid")  # (all,)
         counts = np.array(sizes, np.int64)  # (all,)

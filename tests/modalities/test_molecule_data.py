@@ -721,6 +721,9 @@ def test_graphs_of_heavy_atoms_have_implicit_hydrogens():
     assert plain_smiles(data) == {"CCO", "CCN"}
     full = PyGDataset([graph("CCO"), *heavy], "all")
     assert full.hydrogens and "hydrogens" not in full[1]
+    assert not PyGDataset(heavy, "all", hydrogens=False).hydrogens
+    with pytest.raises(MultigenError, match="hydrogens=false says that it has none"):
+        PyGDataset([graph("CCO"), *heavy], "all", hydrogens=False)
 
 
 def test_a_data_set_of_torch_geometric_itself(tmp_path):
