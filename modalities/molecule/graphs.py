@@ -127,11 +127,12 @@ class PyGDataset:
 
     Attributes:
         sizes: int64 (n,), atoms of each.
-        hydrogens: as given, or found. Without, valences are filled with implicit ones, of which nobody knows where they are (an
-            item says so by ``hydrogens`` of none).
+        hydrogens: as given, or found. Without, valences are filled with implicit ones, of which nobody knows where they are
+            (an item says so by ``hydrogens`` of none).
 
     Raises:
-        MultigenError: a graph is not understood (the message names it); there is none; there are hydrogens, against what is said.
+        MultigenError: a graph is not understood (the message names it); there is none; there are hydrogens, unlike
+            what is said.
     """
 
     def __init__(
