@@ -48,19 +48,19 @@ def e3nn(module: str) -> Any:
         raise MultigenError(f"Steerable needs the package e3nn ({error}): pip install 'multigen[molecule]'") from None
 
 
-def read_irreps(text: str) -> Any:
-    """What a node holds, as e3nn writes it.
+def read_irreps(width: int, higher: str) -> Any:
+    """What a node holds: so many scalars, and what stands in `higher` as e3nn writes it.
 
     Raises:
-        MultigenError: it cannot be read, has no scalars first, or no vectors.
+        MultigenError: it cannot be read, or has no vectors.
     """
-    example = "64x0e + 32x1o + 16x2e"
+    example = "32x1o + 16x2e"
     try:
-        irreps = e3nn("o3").Irreps(text)
+        irreps = e3nn("o3").Irreps(f"{width}x0e + {higher}" if higher else f"{width}x0e")
     except (ValueError, AssertionError):
-        raise MultigenError(f"Steerable: {text!r} are no irreps; an example is {example!r}") from None
-    if not len(irreps) or str(irreps[0].ir) != "0e" or "1o" not in irreps or any(mul < 1 for mul, _ in irreps):
-        raise MultigenError(f"Steerable: hidden begins with scalars 0e and has vectors 1o, as in {example!r}; got {text!r}")
+        raise MultigenError(f"Steerable: {higher!r} are no irreps; an example is {example!r}") from None
+    if "1o" not in irreps or any(mul < 1 for mul, _ in irreps):
+        raise MultigenError(f"Steerable: higher has vectors 1o, as in {example!r}; got {higher!r}")
     return irreps
 
 

@@ -47,10 +47,10 @@ class Steerable(MoleculeDenoiser):
     at a cost per pair that grows with the width. Tensor products are computed in at least single precision.
 
     Args:
-        hidden: irreps of a node, scalars first: ``64x0e + 32x1o + 16x2e`` is 64 scalars, 32 vectors, 16 symmetric traceless
-            matrices. Taps are the first scalars.
+        width: D of the scalars of a node, which are what taps see.
+        higher: irreps of what else a node holds: ``32x1o + 16x2e`` is 32 vectors and 16 symmetric traceless matrices.
         layers: number of layers.
-        degree: highest degree of the spherical harmonics; by default that of `hidden`.
+        degree: highest degree of the spherical harmonics; by default that of `higher`.
         radial: width of the networks that weight the paths.
         basis: number of Gaussians that a distance is written in, up to `reach`.
         reach: distance (in units of the coordinates) of the last Gaussian.
@@ -60,12 +60,13 @@ class Steerable(MoleculeDenoiser):
         atoms, bonds, charges: number of classes.
 
     Raises:
-        MultigenError: e3nn is not installed, or irreps cannot be read, have no scalars first or no vectors.
+        MultigenError: e3nn is not installed, or irreps cannot be read or have no vectors.
     """
 
     def __init__(
         self,
-        hidden: str = "64x0e + 32x1o + 16x2e",
+        width: int = 64,
+        higher: str = "32x1o + 16x2e",
         layers: int = 4,
         degree: int | None = None,
         radial: int = 32,
@@ -78,14 +79,14 @@ class Steerable(MoleculeDenoiser):
         bonds: int = len(BONDS),
         charges: int = len(CHARGES),
     ) -> None:
-        at_least(1, layers=layers, radial=radial, edges=edges, message=message)
+        at_least(1, width=width, layers=layers, radial=radial, edges=edges, message=message)
         at_least(2, basis=basis)
         at_least(0, degree=degree or 0)
         if cutoff is not None and cutoff <= 0:
             raise MultigenError(f"Steerable: cutoff is a distance above 0, or null; got {cutoff}")
-        o3, irreps = e3nn("o3"), read_irreps(hidden)
-        super().__init__(irreps[0].mul, edges, message, layers, atoms, bonds, charges)
-        self.width, self.basis, self.reach, self.cutoff = irreps[0].mul, basis, reach, cutoff
+        o3, irreps = e3nn("o3"), read_irreps(width, higher)
+        super().__init__(width, edges, message, layers, atoms, bonds, charges)
+        self.width, self.basis, self.reach, self.cutoff = width, basis, reach, cutoff
         degrees = list(range((irreps.lmax if degree is None else degree) + 1))
         self.harmonics = o3.SphericalHarmonics(degrees, normalize=True, normalization="component")
         self.embed = nn.Linear(2 * basis + edges, radial)

@@ -136,6 +136,16 @@ def test_choice_goes_with_an_experiment(choice):
     assert make(config[group], group) is not None
 
 
+@pytest.mark.parametrize(
+    "given", ["denoiser=steerable denoiser.layers=6 denoiser.width=8", "denoiser=semla denoiser.width=8"]
+)
+def test_molecules_by_another_network(given, small_data, tmp_path):
+    config = stand_in.replaced(composed("molecule/reed", *small("molecule/reed"), *given.split(), "targets=online"))
+    Experiment(config).trainer(Run(tmp_path / "run", config)).fit()
+    (row,) = [row for row in Run(tmp_path / "run").history() if "loss" in row]
+    assert all(row[f"loss/{term}"] == row[f"loss/{term}"] for term in ("graph", "atoms", "name", "denoise/coords"))
+
+
 @pytest.mark.parametrize("name", ["vanilla", "reed"])
 def test_sequences_may_come_from_the_larger_set(name):
     config = compose("train", [f"experiment=protein/sequence_{name}", "data=promod3"])

@@ -21,7 +21,7 @@ def semla(**settings):
 
 def steerable(**settings):
     torch.manual_seed(0)
-    small = {"hidden": "12x0e + 4x1o + 3x2e", "layers": 2, "radial": 8, "basis": 5, "edges": 6, "message": 8}
+    small = {"width": 12, "higher": "4x1o + 3x2e", "layers": 2, "radial": 8, "basis": 5, "edges": 6, "message": 8}
     return stirred(Steerable(**{**small, **settings}))
 
 
@@ -35,7 +35,7 @@ NETWORKS = {
     "egnn": egnn,
     "steerable": steerable,
     "steerable-cutoff": lambda **k: steerable(cutoff=1.7, **k),
-    "steerable-pseudo": lambda **k: steerable(hidden="8x0e + 3x0o + 3x1o + 2x1e + 2x2e + 2x2o", **k),
+    "steerable-pseudo": lambda **k: steerable(width=8, higher="3x0o + 3x1o + 2x1e + 2x2e + 2x2o", **k),
 }
 
 
