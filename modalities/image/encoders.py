@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from multigen.state import Batch
-from multigen.teachers import vision
+from multigen.teachers import hub_vision, vision
 from multigen.teachers.common import raw
 from multigen.teachers.text import MiniLM
 
-__all__ = ["EfficientNetLite0", "MiniLM", "Timm"]
+__all__ = ["EfficientNetLite0", "MiniLM", "Timm", "Transformers"]
 
 
 class _Looking(vision.Pictures):
@@ -29,3 +29,7 @@ class EfficientNetLite0(_Looking, vision.EfficientNetLite0):
 
 class Timm(_Looking, vision.Timm):
     __doc__ = vision.Timm.__doc__
+
+
+class Transformers(_Looking, hub_vision.Transformers):
+    __doc__ = hub_vision.Transformers.__doc__
