@@ -14,7 +14,8 @@ from multigen.nn import MLPProjector
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
 from multigen.random import Noise, keys
-from multigen.state import MultigenError
+from multigen.state import Batch, Features, MultigenError
+from multigen.trainer.speed import training_flops
 
 
 def small(**settings) -> SiT:
@@ -188,6 +189,46 @@ def test_it_runs_in_half_precision_under_autocast():
         output = run(net, image, taps=["block4"])
     exact = run(net, image).pred["image"]
     assert (output.pred["image"].float() - exact).norm() < 0.05 * exact.norm()
+
+
+def trained(recompute: bool, half: bool) -> tuple[torch.Tensor, list[torch.Tensor], int]:
+    """Loss, gradients, and the bytes that are kept for the backward pass, of a step of REPA."""
+    net, kept = stirred(recompute=recompute), dict[int, int]()
+    terms = {"denoise": Denoising(), "patches": Alignment("block2", "dino", MLPProjector(16, 6, 32))}
+    diffusion = Diffusion(net, {"image": Gaussian()}, Objective(terms))
+    image = Noise(key := keys(0, range(4))).normal([3, 8, 8])
+    ones, seen = {"image": torch.ones(4, dtype=torch.bool)}, torch.ones(4, 16, dtype=torch.bool)
+    target = {"dino": Features(Noise(key).fold("dino").normal([16, 6]), seen)}
+    batch = Batch({"image": image}, ones, ones, key, {"label": torch.arange(4)}, target)
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = diffusion(batch, 5).total
+    loss.backward()
+    return loss.detach(), [p.grad for p in diffusion.parameters()], sum(kept.values())
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_recomputing_activations_changes_memory_alone(half):
+    plain, frugal = trained(False, half), trained(True, half)
+    assert torch.equal(plain[0], frugal[0]) and len(plain[1]) == len(frugal[1])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], frugal[1], strict=True))
+    assert frugal[2] < 0.5 * plain[2]
+
+
+def test_recomputed_work_does_not_count_as_work():
+    counts = []
+    for recompute in (False, True):
+        net = stirred(recompute=recompute)
+        diffusion = Diffusion(net, {"image": Gaussian()}, Objective({"denoise": Denoising()}))
+        ones, key = {"image": torch.ones(2, dtype=torch.bool)}, keys(0, range(2))
+        batch = Batch({"image": torch.zeros(2, 3, 8, 8)}, ones, ones, key, {"label": torch.arange(2)})
+        counts.append(training_flops(diffusion, batch, 0))
+        assert net.blocks[0].recompute is recompute
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize(
