@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modalities.image import plain
 from multigen.denoiser import Output, check_taps
+from multigen.modality import Alternative
 from multigen.nn import Companions, ModulatedBlock, TimeEmbedding, modulate, sincos_2d
 from multigen.nn.blocks import init_xavier
 from multigen.state import Features, MultigenError, State, at_least
@@ -114,6 +116,11 @@ class SiT(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=0.02)
+
+    @staticmethod
+    def alternatives(config: dict[str, Any]) -> Mapping[str, Alternative]:
+        """The plainest network of the same size."""
+        return plain.alternatives(config)
 
     @property
     def tap_names(self) -> list[str]:

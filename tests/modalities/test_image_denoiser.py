@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modalities.image.denoiser import SIZES, SiT
+from modalities.image.plain import PlainSiT
 from multigen.alignment import Alignment
 from multigen.denoiser import Denoiser
 from multigen.diffusion import Diffusion
@@ -260,3 +261,27 @@ def test_self_conditioning_reads_the_previous_prediction():
     zeros = net(image, t, {}, mask, prev={"image": torch.zeros(2, 3, 8, 8)}).pred["image"]
     other = net(image, t, {}, mask, prev={"image": torch.ones(2, 3, 8, 8)}).pred["image"]
     assert torch.equal(alone, zeros) and not torch.allclose(alone, other)
+
+
+def test_the_plain_network_is_the_same_function():
+    """What speed is measured against computes what it is measured against."""
+    net = stirred()
+    plain = PlainSiT(size=8, patch=2, channels=3, width=16, depth=4, heads=2, classes=5)
+    found = {k.replace("attn.", "").replace("time.mlp.", "time."): v for k, v in net.state_dict().items()}
+    found["embed.weight"] = found["embed.weight"].view(16, 3, 2, 2)
+    plain.load_state_dict(found)
+    image, ones = torch.randn(2, 3, 8, 8), {"image": torch.ones(2, dtype=torch.bool)}
+    given = {"image": image}, {"image": torch.tensor([0.2, 0.9])}, {"label": torch.tensor([1, 5])}, ones
+    ours, theirs = net(*given, taps=["block2"]), plain(*given, taps=["block2"])
+    torch.testing.assert_close(theirs.pred["image"], ours.pred["image"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs.taps["block2"].value, ours.taps["block2"].value, rtol=1e-4, atol=1e-4)
+    assert torch.equal(plain.null(given[2])["label"], net.null(given[2])["label"])
+
+
+def test_only_a_network_without_extras_is_compared():
+    node = {"_target_": "modalities.image.denoiser.SiT", "size": 8, "width": 16, "registers": 0, "joint": {}}
+    config = {"denoiser": node, "trainer": {"compile": False}}
+    found = SiT.alternatives(config)
+    assert found["plain_sit"].config["denoiser"] == {"_target_": "modalities.image.plain.PlainSiT", "size": 8, "width": 16}
+    assert found["plain_sit_compiled"].config["trainer"] == {"compile": True}
+    assert SiT.alternatives({**config, "denoiser": {**node, "registers": 2}}) == {}
