@@ -47,3 +47,64 @@ def seeing(name: str, folder: Path) -> Path:
         AutoModel.from_config(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({**SCALED, **preprocessing}))
     return folder
+
+
+WORDS = [
+    "<unk>",
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<image>",
+    "USER:",
+    "ASSISTANT:",
+    "describe",
+    "a",
+    "red",
+    "green",
+    "apple",
+    "dog",
+    ".",
+]
+TEMPLATE = (
+    "{% for m in messages %}USER: {% for part in m['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+
+
+def tokenizer() -> Any:
+    """Words between spaces."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special, extra_special_tokens={"image_token": "<image>"})
+
+
+def talking(folder: Path) -> Path:
+    """LLaVA: a folder with configuration, weights, tokenizer, preprocessing and template of dialogues."""
+    import transformers as t
+
+    text = t.LlamaConfig(**SMALL, num_key_value_heads=2, vocab_size=len(WORDS), max_position_embeddings=128, pad_token_id=1)
+    seen = t.CLIPVisionConfig(**{**SEEING, "patch_size": 16})
+    config = t.LlavaConfig(vision_config=seen, text_config=text, image_token_index=4, vision_feature_layer=-1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        t.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    pictures = t.CLIPImageProcessor(**{**SCALED, **PLAIN, **CROPPED})
+    options = {"patch_size": 16, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    t.LlavaProcessor(pictures, tokenizer(), chat_template=TEMPLATE, **options).save_pretrained(folder)
+    return folder
+
+
+def reading(folder: Path) -> Path:
+    """BERT: a folder with configuration, weights and tokenizer."""
+    import transformers as t
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        t.BertModel(t.BertConfig(**SMALL, vocab_size=len(WORDS), max_position_embeddings=64)).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
