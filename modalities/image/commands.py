@@ -86,8 +86,6 @@ def caption(arguments: list[str]) -> None:
     """``multigen caption``."""
     if _helped(arguments, _CAPTION):
         return
-    from itertools import chain
-
     from modalities.image import captions
     from multigen.build.experiment import Experiment
     from multigen.cache.progress import bar
@@ -100,10 +98,10 @@ def caption(arguments: list[str]) -> None:
             raise MultigenError(f"multigen caption needs {key}=...; see `multigen caption --help`")
     experiment, *rest = [a for a in arguments if a.partition("=")[0] not in own]
     made = Experiment(_compose([f"experiment={experiment}", *rest]))
-    data = list(made.datasets.values())
+    pictures = [(data, i) for data in made.datasets.values() for i in range(len(data))]
     model = captions.Captioner(given["model"], given["prompt"], _number(given, "tokens")).to(resolve(given["device"]))
-    with bar("captioning", sum(map(len, data))) as show:
-        count = captions.write(model, chain(*data), given["out"], _number(given, "batch_size"), show)
+    with bar("captioning", len(pictures)) as show:
+        count = captions.write(model, (data[i] for data, i in pictures), given["out"], _number(given, "batch_size"), show)
     print(f"{count:,} pictures captioned: {given['out']}")
 
 
