@@ -33,7 +33,8 @@ def variants(config: Config) -> dict[str, Config]:
 def alternatives(config: Config) -> dict[str, Alternative]:
     """What the modality and the denoiser want compared; nothing if they have no such wish."""
     classes = [check(config[key], key) for key in ("modality", "denoiser") if config.get(key)]
-    return {name: one for c in classes if isinstance(c, Compared) for name, one in c.alternatives(config).items()}
+    wishes = [one.alternatives(config) for one in classes if isinstance(one, Compared)]
+    return {name: one for wish in wishes for name, one in wish.items()}
 
 
 def without_alignment(config: Config) -> Config:

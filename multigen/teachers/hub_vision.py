@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from multigen.files import read_json
 from multigen.state import Batch, Features, MultigenError
 from multigen.teachers import hub
 from multigen.teachers.vision import Grid, Pictures
@@ -106,9 +107,9 @@ def preprocessing(model: str | Path) -> Preprocessing:
     Raises:
         MultigenError: it has none, or one without a size.
     """
-    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.utils import cached_file
 
-    given, _ = hub.asked(BaseImageProcessor.get_image_processor_dict, model)
+    given = read_json(str(hub.asked(cached_file, model, filename="preprocessor_config.json")))
     crop = given.get("crop_size") if given.get("do_center_crop") else None
     factor = 255 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
     wanted = given.get("do_normalize", True) and "image_mean" in given

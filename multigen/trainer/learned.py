@@ -37,7 +37,9 @@ class Learned:
         averages = {average.name: average.module.state_dict() for average in self.averages}
         scale = None if self.scaler is None else self.scaler.state_dict()
         found = {"model": self.diffusion.state_dict(), **averages, "optimizer": tensors}
-        files = {name: {k: sharding.whole(x).cpu() for k, x in part.items()} for name, part in found.items()}
+        files: dict[str, Mapping[str, Tensor]] = {
+            name: {k: sharding.whole(x).cpu() for k, x in part.items()} for name, part in found.items()
+        }
         return files, {"optimizer": values, "scaler": scale}
 
     def load(self, found: Checkpoint) -> None:
