@@ -32,7 +32,7 @@ def variants(config: Config) -> dict[str, Config]:
 
 def alternatives(config: Config) -> dict[str, Alternative]:
     """What the modality and the denoiser want compared; nothing if they have no such wish."""
-    classes = [check(config[key], key) for key in ("modality", "denoiser") if config.get(key)]
+    classes: list[Any] = [check(config[key], key) for key in ("modality", "denoiser") if config.get(key)]
     wishes = [one.alternatives(config) for one in classes if isinstance(one, Compared)]
     return {name: one for wish in wishes for name, one in wish.items()}
 
