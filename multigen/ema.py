@@ -34,6 +34,10 @@ class Ema:
             raise MultigenError(f"an EMA decay lies in [0, 1), got {decay}")
         self.decay = decay
         self.module = copy.deepcopy(source).eval().requires_grad_(False)
+        self.follow(source)
+
+    def follow(self, source: nn.Module) -> None:
+        """Look up the parameters of both networks, which sharding replaces by others."""
         ours, theirs = list(self.module.parameters()), list(source.parameters())
         trained = [i for i, p in enumerate(theirs) if p.requires_grad]
         self._average: list[Tensor] = [ours[i] for i in trained]

@@ -113,11 +113,13 @@ class Alternative(NamedTuple):
     """What is compared, in few words: "with / without"."""
     config: dict[str, Any]
     """The experiment's configuration, changed."""
+    against: str = "step"
+    """What is divided by it: "step" is the experiment as it is, "compiled" the same compiled."""
 
 
 @runtime_checkable
 class Compared(Protocol):
-    """What the class of a `Modality` may add whose parts have a cost that is worth knowing."""
+    """What the class of a `Modality`, or of a denoiser, may add whose parts have a cost that is worth knowing."""
 
     @staticmethod
     def alternatives(config: dict[str, Any]) -> Mapping[str, Alternative]:

@@ -15,16 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from multigen import distributed
 from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
 from multigen.denoiser import Output
 from multigen.diffusion import Diffusion
+from multigen.files import write_json
 from multigen.objective import Denoising, Objective
+from multigen.observers import Validation
 from multigen.process import Gaussian
 from multigen.random import keys
 from multigen.run import Run
 from multigen.state import Batch, Features, MultigenError, State
 from multigen.trainer import Interrupted, Trainer
+from multigen.trainer.sharding import local
 
 
 class Points:
@@ -68,7 +72,7 @@ class PointModality:
 class Net(nn.Module):
     """Small, with dropout, batch statistics and a frozen parameter: all that resuming has to bring back."""
 
-    def __init__(self, dropout: float = 0.1, statistics: bool = True) -> None:
+    def __init__(self, dropout: float = 0.1, statistics: bool = True, blocks: int = 0) -> None:
         super().__init__()
         self.label = nn.Embedding(4, 8)
         self.first = nn.Linear(3, 8)
@@ -76,6 +80,7 @@ class Net(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.last = nn.Linear(8, 2)
         self.scale = nn.Parameter(torch.ones(()), requires_grad=False)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(blocks))
 
     def forward(
         self,
@@ -88,6 +93,8 @@ class Net(nn.Module):
     ) -> Output:
         x = torch.cat([noisy["point"], t["point"][:, None]], -1)  # (B, 3)
         hidden = self.drop(self.norm(torch.tanh(self.first(x) + self.label(cond["label"]))))  # (B, 8)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)  # (B, 8)
         return Output({"point": self.scale * self.last(hidden)}, {"hidden": Features(hidden, mask["point"])})
 
     def null(self, cond: State) -> State:
@@ -113,11 +120,13 @@ def broken(steps: Iterable[int], batch_size: int = 8, seed: int = 0) -> Broken:
     return Broken(keys(seed, [batch_size * step for step in steps], "train").tolist())
 
 
-def diffusion(dropout: float = 0.1, statistics: bool = True, more: dict[str, Any] | None = None, seed: int = 0) -> Diffusion:
+def diffusion(
+    dropout: float = 0.1, statistics: bool = True, more: dict[str, Any] | None = None, seed: int = 0, blocks: int = 0
+) -> Diffusion:
     torch.manual_seed(seed)
     terms: dict[str, Any] = {"denoise": Denoising(), "align": Alignment("hidden", "features", nn.Linear(8, 3)), **(more or {})}
     objective = Objective(terms, {"denoise": Ramp(warmup=5), "align": Ramp(peak=0.5, fall="linear", horizon=12)})
-    return Diffusion(Net(dropout, statistics), {"point": Gaussian("velocity")}, objective, drop=0.2)
+    return Diffusion(Net(dropout, statistics, blocks), {"point": Gaussian("velocity")}, objective, drop=0.2)
 
 
 def trainer(
@@ -156,16 +165,22 @@ def main(folder: str, settings: str) -> int:
 
     Args:
         settings: JSON of `trainer`'s settings, and ``model``: those of `diffusion`; ``pause``: seconds after each step;
+            ``validate``: steps between looks at held-out examples, of which the processes have different numbers;
             ``stages``: train up to each of these steps in turn, each time with a new trainer.
     """
     torch.set_num_threads(1)
     given = json.loads(settings)
     if "pause" in given:
         given["observers"] = [Slow(given.pop("pause"))]
+    if "validate" in given:
+        given["observers"] = [Validation(Points(), given.pop("validate"), batch_size=2, limit=7)]
     model, stages = given.pop("model", {}), given.pop("stages", [given.get("steps", 12)])
     try:
         for steps in stages:
-            trainer(folder, model=diffusion(**model), **{**given, "steps": steps}).fit()
+            made = trainer(folder, model=diffusion(**model), **{**given, "steps": steps})
+            made.fit()
+            held = sum(local(p).numel() for p in made.parameters)
+            write_json(Path(folder) / f"held_{distributed.rank()}.json", held)
     except MultigenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from multigen.checkpoint import Checkpoint
 
 COMMANDS = {
+    "caption": Command("caption pictures with a vision-language model, for teachers of text", f"{__name__}:caption"),
     "import": Command("make a run of a published checkpoint: SiT, REPA, REED or DiT", f"{__name__}:take"),
     "export": Command("write a run's weights as a published checkpoint", f"{__name__}:give"),
 }
@@ -48,6 +49,26 @@ usage: multigen export KIND RUN out=FILE
 examples:
   multigen export reed outputs/reed out=reed.pt"""
 
+_CAPTION = """Caption the pictures of an experiment's data with any vision-language model of the transformers library.
+
+usage: multigen caption EXPERIMENT model=MODEL out=FILE [key=value ...]
+
+  EXPERIMENT       whose data are captioned, training and held-out pictures alike
+  model=MODEL      a name in the hub, or a folder
+  out=FILE         JSON lines {"id": NAME, "caption": TEXT} by the name that the data have for a picture. What is in it stays:
+                   an interrupted command goes on
+  prompt=TEXT      what the model is asked
+  tokens=200       length of a caption at most
+  batch_size=16    pictures at a time
+  device=auto      auto, cpu, cuda, cuda:1
+  KEY=VALUE        of the experiment's configuration: data.path=FOLDER, ...
+
+Teachers of text read them with encoders.caption.captions=FILE.
+
+examples:
+  multigen caption image/emoji_reed model=Qwen/Qwen2-VL-2B-Instruct out=captions.jsonl
+  multigen train experiment=image/emoji_reed +encoders.caption.captions=captions.jsonl targets=online"""
+
 
 class _Given(NamedTuple):
     kind: str
@@ -56,6 +77,38 @@ class _Given(NamedTuple):
     out: Path
     rest: list[str]
     """Settings."""
+
+
+# ----------------------------------------------------------------------------------------------------------------- caption
+
+
+def caption(arguments: list[str]) -> None:
+    """``multigen caption``."""
+    if _helped(arguments, _CAPTION):
+        return
+    from modalities.image import captions
+    from multigen.build.experiment import Experiment
+    from multigen.cache.progress import bar
+    from multigen.distributed import resolve
+
+    own = {"prompt": captions.PROMPT, "tokens": "200", "batch_size": "16", "device": "auto", "model": "", "out": ""}
+    given = own | {k: v for k, _, v in (a.partition("=") for a in arguments) if k in own}
+    for key in ("model", "out"):
+        if not given[key]:
+            raise MultigenError(f"multigen caption needs {key}=...; see `multigen caption --help`")
+    experiment, *rest = [a for a in arguments if a.partition("=")[0] not in own]
+    made = Experiment(_compose([f"experiment={experiment}", *rest]))
+    pictures = [(data, i) for data in made.datasets.values() for i in range(len(data))]
+    model = captions.Captioner(given["model"], given["prompt"], _number(given, "tokens")).to(resolve(given["device"]))
+    with bar("captioning", len(pictures)) as show:
+        count = captions.write(model, (data[i] for data, i in pictures), given["out"], _number(given, "batch_size"), show)
+    print(f"{count:,} pictures captioned: {given['out']}")
+
+
+def _number(given: Mapping[str, str], key: str) -> int:
+    if not given[key].isdigit():
+        raise MultigenError(f"{key}={given[key]} is no number")
+    return int(given[key])
 
 
 # ------------------------------------------------------------------------------------------------------------------ import

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modalities.image import plain
 from multigen.denoiser import Output, check_taps
+from multigen.modality import Alternative
 from multigen.nn import Companions, ModulatedBlock, TimeEmbedding, modulate, sincos_2d
 from multigen.nn.blocks import init_xavier
 from multigen.state import Features, MultigenError, State, at_least
@@ -43,6 +45,7 @@ class SiT(nn.Module):
         joint: further components (B, T, d) that lie on the tokens and are denoised with the image: name -> d.
         variance: the head has a second set of channels, as the published DiT and SiT have for a learned variance. No
             prediction here, and no loss: they are kept so that such a checkpoint goes in and out whole.
+        recompute: compute activations once more in the backward pass instead of keeping them, see `ModulatedBlock`.
         component: name of the component that is denoised.
         label: name of the condition that holds the class.
 
@@ -68,6 +71,7 @@ class SiT(nn.Module):
         self_conditioned: bool = False,
         joint: Mapping[str, int] | None = None,
         variance: bool = False,
+        recompute: bool = False,
         component: str = "image",
         label: str = "label",
     ) -> None:
@@ -85,7 +89,7 @@ class SiT(nn.Module):
         self.embed = _patch_embedding(channels * patch**2 * (1 + self_conditioned), width, bottleneck)
         self.register_buffer("position", sincos_2d(width, self.grid, self.grid), persistent=False)  # (T, D)
         self.registers = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None  # (R, D)
-        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm, recompute) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, channels * patch**2 * (1 + variance))
@@ -112,6 +116,11 @@ class SiT(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=0.02)
+
+    @staticmethod
+    def alternatives(config: dict[str, Any]) -> Mapping[str, Alternative]:
+        """The plainest network of the same size."""
+        return plain.alternatives(config)
 
     @property
     def tap_names(self) -> list[str]:

@@ -25,6 +25,7 @@ class SequenceTransformer(nn.Module):
         heads: attention heads; divides the width.
         mlp_ratio: of the feed-forward parts.
         qk_norm: normalise queries and keys.
+        recompute: compute activations once more in the backward pass instead of keeping them, see `ModulatedBlock`.
         tokens: of the sequence, the mask among them; also the number of logits.
         component: name of the sequence.
 
@@ -40,6 +41,7 @@ class SequenceTransformer(nn.Module):
         heads: int = 3,
         mlp_ratio: float = 4.0,
         qk_norm: bool = False,
+        recompute: bool = False,
         tokens: int = MASK + 1,
         component: str = "sequence",
     ) -> None:
@@ -48,7 +50,7 @@ class SequenceTransformer(nn.Module):
         if width % heads or width % 2:
             raise MultigenError(f"SequenceTransformer: width {width} must be even and a multiple of the {heads} heads")
         self.width, self.component = width, component
-        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, mlp_ratio, qk_norm, recompute) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.head = nn.Linear(width, tokens)

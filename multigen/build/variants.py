@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from multigen.build.compose import Config
@@ -15,7 +14,7 @@ def variants(config: Config) -> dict[str, Config]:
 
     ``step`` is the experiment as it is configured; ``vanilla`` lacks its alignment terms and their encoders. All train in one
     process that makes its own batches, so that nothing works in the background of another's turn, and nobody looks on. What
-    the modality wants compared is added under its own names.
+    the modality and the denoiser want compared is added under their own names.
     """
     bare = _with_trainer(config, compile=False, workers=0, observers={}, log_to=[])
     step, cached = _with_targets(bare, config["targets"]), _with_targets(bare, "cached")
@@ -31,10 +30,11 @@ def variants(config: Config) -> dict[str, Config]:
     }
 
 
-def alternatives(config: Config) -> Mapping[str, Alternative]:
-    """What the modality wants compared; nothing if it has no such wish."""
-    found = check(config["modality"], "modality") if config.get("modality") else None
-    return found.alternatives(config) if isinstance(found, Compared) else {}
+def alternatives(config: Config) -> dict[str, Alternative]:
+    """What the modality and the denoiser want compared; nothing if they have no such wish."""
+    classes: list[Any] = [check(config[key], key) for key in ("modality", "denoiser") if config.get(key)]
+    wishes = [one.alternatives(config) for one in classes if isinstance(one, Compared)]
+    return {name: one for wish in wishes for name, one in wish.items()}
 
 
 def without_alignment(config: Config) -> Config:

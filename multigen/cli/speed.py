@@ -56,7 +56,7 @@ def main(settings: Config) -> None:
 
 def _wanted(settings: Config) -> dict[str, Ratio]:
     """What ``measure=`` names; all if it names nothing."""
-    known = {**RATIOS, **{name: Ratio("step", name, one.meaning) for name, one in alternatives(settings).items()}}
+    known = {**RATIOS, **{name: Ratio(one.against, name, one.meaning) for name, one in alternatives(settings).items()}}
     names: Sequence[str] = list(known) if settings["measure"] is None else settings["measure"]
     for name in names:
         if name not in known:
@@ -126,7 +126,7 @@ class Turns:
             turn = training(trainer, self._settings["steps"])
             turn()
         except Exception as error:
-            if name == "step" or not (name == "compiled" or isinstance(error, MultigenError)):
+            if name == "step" or not (config["trainer"]["compile"] or isinstance(error, MultigenError)):
                 raise
             self.skipped[name] = " ".join(str(error).split())[:200]
         else:

@@ -26,6 +26,8 @@ class Pictures(Frozen):
     """From pictures to tokens: what all of them share. A network is given by `maps`, what it looks at by `pictures`."""
 
     version = 2
+    mode = "bicubic"
+    """How pictures are brought to the size that is looked at."""
     mean: Tensor
     std: Tensor
 
@@ -46,20 +48,24 @@ class Pictures(Frozen):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Features:
         """Tokens (B, T, D) on the grid, or their mean (B, D)."""
-        picture = self.pictures(batch).float()  # (B, 3, R, R)
-        x = (resize(picture, self.size) - self.mean) / self.std  # (B, 3, size, size)
+        x = self.seen(batch)  # (B, 3, size, size)
         # channels last: depthwise convolutions of large maps are twice as fast on a CPU, and no slower elsewhere
         maps = self.maps(x.contiguous(memory_format=torch.channels_last))  # (B, D, h, w)
         # (B, D) or (B, T, D)
         value = maps.mean((2, 3)) if self.pooled else to_grid(maps, self.grid).flatten(2).transpose(1, 2)
         return Features(value.float().contiguous(), torch.ones(value.shape[:-1], dtype=torch.bool, device=value.device))
 
+    def seen(self, batch: Batch) -> Tensor:
+        """Pictures as the network looks at them: (B, 3, size, size), normalised."""
+        picture = self.pictures(batch).float()  # (B, 3, R, R)
+        return (resize(picture, self.size, self.mode) - self.mean) / self.std
 
-def resize(picture: Tensor, size: int) -> Tensor:
+
+def resize(picture: Tensor, size: int, mode: str = "bicubic") -> Tensor:
     """(B, C, R, R) in 0 .. 255 -> (B, C, size, size)."""
     if picture.shape[-2:] == (size, size):
         return picture
-    return F.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(0, 255)
+    return F.interpolate(picture, (size, size), mode=mode, antialias=True).clamp(0, 255)
 
 
 def to_grid(maps: Tensor, grid: Grid) -> Tensor:

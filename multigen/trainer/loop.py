@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
@@ -22,6 +23,7 @@ from multigen.packing import UNITS, Packed
 from multigen.random import hash64
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, at_least
+from multigen.trainer import sharding
 from multigen.trainer.learned import Learned
 from multigen.trainer.loggers import Logger, open_loggers
 from multigen.trainer.meter import Meter
@@ -75,6 +77,9 @@ class Trainer:
         clip: largest norm of the gradient; None does not clip.
         precision: "no" (float32), "bf16" or "fp16" autocast; "auto" is "bf16" where the device is fast at it, else "no".
         compile: compile the denoiser with `torch.compile`.
+        shard: several processes share the weights, what the optimiser remembers and the averages instead of each keeping all
+            (FSDP2), see `multigen.trainer.sharding`. Checkpoints are the same. Not with "fp16" or `compile`; the share of the
+            devices' best is not counted.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         workers: processes that prepare batches; 0 prepares them in between.
         seed: of data order, noise and dropout. Initial weights are the caller's.
@@ -105,6 +110,7 @@ class Trainer:
         clip: float | None = 1.0,
         precision: str = "no",
         compile: bool = False,
+        shard: bool = False,
         device: str = "auto",
         workers: int = 0,
         seed: int = 0,
@@ -132,6 +138,9 @@ class Trainer:
         self.device: torch.device = self.accelerator.device
         self.precision: str = self.accelerator.mixed_precision
         self.main = self.accelerator.is_main_process
+        self.sharded = shard and distributed.world() > 1
+        if shard:
+            sharding.check(self.precision, compile)
         split = _split(dataset, batch_size, {1: batch_tokens, 2: batch_pairs}, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, ema)
@@ -143,7 +152,11 @@ class Trainer:
     def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, ema: Sequence[float]) -> None:
         """Bring what is trained to the device, and put around it what training it needs."""
         self.diffusion = cast(Diffusion, distributed.release(diffusion))
-        self.model: nn.Module = self.accelerator.prepare(self.diffusion)
+        prepare = partial(self.accelerator.prepare_model, evaluation_mode=True) if self.sharded else self.accelerator.prepare
+        self.model: nn.Module = prepare(self.diffusion)
+        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
+        if self.sharded:
+            self._share()
         self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
         self.optimizer = optimizer(self.parameters)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -151,9 +164,15 @@ class Trainer:
         # a fused optimiser skips a bad step on the device; reading on a CPU whether to skip costs nothing
         self.skips = self.device.type != "cpu" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
         scaler = self.accelerator.scaler
-        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
         self.learned = Learned(self.diffusion, self.averages, self.optimizer, scaler)
         self.meter = Meter(self.device, self.max_bad_losses, distributed.total, scaled=scaler is not None)
+
+    def _share(self) -> None:
+        """Cut what is trained, and its averages, into the processes' parts."""
+        for module in (self.diffusion, *(average.module for average in self.averages)):
+            sharding.share(module, self.device)
+        for average in self.averages:
+            average.follow(self.diffusion.denoiser)
 
     # -------------------------------------------------------------------------------------------------------- one step
 
@@ -165,7 +184,7 @@ class Trainer:
                 losses = self.model(self.encode(batch), self.step)
                 self.accelerator.backward(losses.total / len(micro_batches))
             self.meter.add(losses)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.clip or float("inf"))  # ()
+        norm = sharding.whole(self.accelerator.clip_grad_norm_(self.parameters, self.clip or float("inf")))  # ()
         self._update(self.meter.close(norm, self.step))
         self.step += 1
         for average in self.averages:
@@ -185,7 +204,9 @@ class Trainer:
 
     def _exchanging(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients in the last micro-batch only."""
-        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
+        if self.sharded:
+            sharding.synchronise(self.diffusion, last)
+        return contextlib.nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model)
 
     def _update(self, good: Tensor) -> None:
         """Let the optimiser step if the step is good, without waiting for the device where that can be avoided."""
@@ -250,12 +271,16 @@ class Trainer:
         if self.device.type == "cpu" or self._due(self.log_every) or self._due(self.checkpoint_every):
             self._stop_if_diverged()
         with self._watch.pause():
-            for observer in self.observers:
-                if self._due(observer.every):
-                    self._log(observer(self, self.step))
-                    self.diffusion.train()
+            self._observe([observer for observer in self.observers if self._due(observer.every)])
             if self._due(self.checkpoint_every):
                 self.save()
+
+    def _observe(self, observers: Sequence[Observer]) -> None:
+        modules = [self.diffusion, *(average.module for average in self.averages)]
+        with sharding.gathered(modules) if self.sharded and observers else contextlib.nullcontext():
+            for observer in observers:
+                self._log(observer(self, self.step))
+                self.diffusion.train()
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.steps
@@ -327,11 +352,14 @@ class Trainer:
         """Write a checkpoint. Every process has to call it."""
         meter = self.meter.state()
         self._saved = self.step
-        if not self.main:
+        if not (self.main or self.sharded):
             return
-        if name := self.learned.overflowed():  # although no loss did: that must not replace a good checkpoint
+        overflowed = [self.learned.overflowed()]  # although no loss did: that must not replace a good checkpoint
+        for name in filter(None, distributed.gather(overflowed) if self.sharded else overflowed):
             raise Diverged(f"{name} is not finite after step {self.step}; {self._last_good()}")
         files, state = self.learned.pack()
+        if not self.main:
+            return
         own = {"config": self.run.digest, "order": self._order(), "meter": meter}
         checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep)
 

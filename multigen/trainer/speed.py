@@ -68,7 +68,8 @@ def counting() -> Iterator[FlopCounterMode]:
 def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | None:
     """FLOPs of one example's forward and backward pass, frozen encoders apart; None where they cannot be counted.
 
-    It trains a copy, so that nothing of the run (buffers, gradients, hooks) notices.
+    It trains a copy, so that nothing of the run (buffers, gradients, hooks) notices. What is computed twice to save memory
+    counts once.
 
     Args:
         batch: encoded; its first two examples are looked at.
@@ -76,10 +77,18 @@ def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | Non
     some = batch.map(lambda x: x[:2])
     try:
         with counting() as counter:
-            copy.deepcopy(diffusion)(some, step).total.backward()
+            _once(copy.deepcopy(diffusion))(some, step).total.backward()
         return counter.get_total_flops() / len(some)
     except Exception:  # a statistic must not stop a run; what is really wrong, the step itself will say
         return None
+
+
+def _once(model: nn.Module) -> nn.Module:
+    """The same without activation checkpointing, see `multigen.nn.ModulatedBlock`."""
+    for module in model.modules():
+        if getattr(module, "recompute", False):
+            module.recompute = False  # type: ignore[assignment]
+    return model
 
 
 class Stopwatch:

@@ -138,6 +138,42 @@ def test_rescale_looks_at_real_sites_only():
     assert torch.allclose(guided({"x": x}, {"x": t}, labels(2), {"x": mask}).pred["x"][:, :4], small, atol=1e-6)
 
 
+class Latents(Counted):
+    """A prediction of four channels that the label scales."""
+
+    pictures = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def predict(self, x, t, cond):
+        return self.pictures * (3.0 if (cond["label"] >= 0).all() else 1.0) + x
+
+
+def test_guidance_of_the_first_channels_leaves_the_rest_to_the_plain_network():
+    """DiT and SiT guide 3 of the 4 channels of a latent: the fourth follows the network with its condition."""
+    x, network = torch.ones(2, 4, 3, 3), Latents()
+    strong, weak = call(network, x, 0.5, labels(2)), call(network, x, 0.5, labels(2, -1))
+    guided = call(Guidance(2.5, channels=3)(network), x, 0.5, labels(2))
+    torch.testing.assert_close(guided[:, :3], weak[:, :3] + 2.5 * (strong[:, :3] - weak[:, :3]))
+    assert torch.equal(guided[:, 3], strong[:, 3])
+    everything = call(Guidance(2.5, channels=4)(network), x, 0.5, labels(2))
+    assert torch.equal(everything, call(Guidance(2.5)(network), x, 0.5, labels(2)))
+    assert not torch.equal(everything[:, 3], strong[:, 3])
+
+
+def test_rescale_of_guided_channels_looks_at_these_alone():
+    x, network = torch.ones(2, 4, 3, 3), Latents()
+    strong = call(network, x, 0.5, labels(2))
+    guided = call(Guidance(2.5, rescale=1.0, channels=3)(network), x, 0.5, labels(2))
+    assert torch.equal(guided[:, 3], strong[:, 3])
+    torch.testing.assert_close(guided[:, :3].flatten(1).std(1), strong[:, :3].flatten(1).std(1))
+
+
+def test_more_channels_than_there_are_is_an_error():
+    with pytest.raises(MultigenError, match="guidance of 5 channels: there are 4"):
+        call(Guidance(2.0, channels=5)(Latents()), torch.ones(2, 4, 3, 3), 0.5, labels(2))
+    with pytest.raises(MultigenError, match="channels"):
+        Guidance(2.0, channels=0)
+
+
 def test_autoguidance_moves_away_from_a_weaker_network_under_the_same_condition():
     strong, weak = GaussianOracle(Gaussian(), MEANS), GaussianOracle(Gaussian(), MEANS, deviation=0.8)
     guided = call(Guidance(2.0, weak=weak)(strong), states(), 0.5, labels(7))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from modalities.image.example import Noise
 from modalities.molecule.example import Chains
 from multigen.cli.main import run
 from multigen.files import read_json
@@ -12,6 +13,13 @@ from multigen.files import read_json
 
 class Zigzags(Chains):
     """Whatever molecules an experiment reads."""
+
+    def __init__(self, **settings) -> None:
+        pass
+
+
+class Pictures(Noise):
+    """Whatever pictures an experiment reads."""
 
     def __init__(self, **settings) -> None:
         pass
@@ -159,3 +167,21 @@ def test_a_modality_adds_what_it_wants_compared(monkeypatch, capsys):
     ]
     assert 0 <= found["sizes"]["padding"]["training"] < 1 and 0 <= found["sizes"]["padding"]["sampling"] < 1
     assert "padding: " in said and "with optimal transport / without" in said
+
+
+def test_a_network_adds_what_it_wants_compared(monkeypatch, capsys):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    monkeypatch.setattr("modalities.image.data.Emoji", Pictures)
+    small = [
+        "experiment=image/emoji_vanilla", "data.train.size=8", "modality.classes=3", "modality.labels=balanced",
+        "denoiser.width=16", "denoiser.heads=2", "denoiser.depth=2", "device=cpu", "metrics={}", "trainer.batch_size=4",
+        "trainer.precision='no'", "rounds=2", "steps=1", "out=speed.json",
+    ]  # fmt: skip
+    assert run(["benchmark", "measure=[plain_sit,plain_sit_compiled]", *small]) == 0
+    found = read_json("speed.json")
+    assert {name: r["of"] for name, r in found["ratios"].items()} == {
+        "plain_sit": ["step", "plain_sit"],
+        "plain_sit_compiled": ["compiled", "plain_sit_compiled"],
+    }
+    assert all(r["wall"]["median"] > 0 for r in found["ratios"].values())
+    assert "the network / a plain SiT" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modalities.image.denoiser import SIZES, SiT
+from modalities.image.plain import PlainSiT
 from multigen.alignment import Alignment
 from multigen.denoiser import Denoiser
 from multigen.diffusion import Diffusion
@@ -14,7 +15,8 @@ from multigen.nn import MLPProjector
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian
 from multigen.random import Noise, keys
-from multigen.state import MultigenError
+from multigen.state import Batch, Features, MultigenError
+from multigen.trainer.speed import training_flops
 
 
 def small(**settings) -> SiT:
@@ -190,6 +192,46 @@ def test_it_runs_in_half_precision_under_autocast():
     assert (output.pred["image"].float() - exact).norm() < 0.05 * exact.norm()
 
 
+def trained(recompute: bool, half: bool) -> tuple[torch.Tensor, list[torch.Tensor], int]:
+    """Loss, gradients, and the bytes that are kept for the backward pass, of a step of REPA."""
+    net, kept = stirred(recompute=recompute), dict[int, int]()
+    terms = {"denoise": Denoising(), "patches": Alignment("block2", "dino", MLPProjector(16, 6, 32))}
+    diffusion = Diffusion(net, {"image": Gaussian()}, Objective(terms))
+    image = Noise(key := keys(0, range(4))).normal([3, 8, 8])
+    ones, seen = {"image": torch.ones(4, dtype=torch.bool)}, torch.ones(4, 16, dtype=torch.bool)
+    target = {"dino": Features(Noise(key).fold("dino").normal([16, 6]), seen)}
+    batch = Batch({"image": image}, ones, ones, key, {"label": torch.arange(4)}, target)
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = diffusion(batch, 5).total
+    loss.backward()
+    return loss.detach(), [p.grad for p in diffusion.parameters()], sum(kept.values())
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_recomputing_activations_changes_memory_alone(half):
+    plain, frugal = trained(False, half), trained(True, half)
+    assert torch.equal(plain[0], frugal[0]) and len(plain[1]) == len(frugal[1])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], frugal[1], strict=True))
+    assert frugal[2] < 0.5 * plain[2]
+
+
+def test_recomputed_work_does_not_count_as_work():
+    counts = []
+    for recompute in (False, True):
+        net = stirred(recompute=recompute)
+        diffusion = Diffusion(net, {"image": Gaussian()}, Objective({"denoise": Denoising()}))
+        ones, key = {"image": torch.ones(2, dtype=torch.bool)}, keys(0, range(2))
+        batch = Batch({"image": torch.zeros(2, 3, 8, 8)}, ones, ones, key, {"label": torch.arange(2)})
+        counts.append(training_flops(diffusion, batch, 0))
+        assert net.blocks[0].recompute is recompute
+    assert counts[0] == counts[1] > 0
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -219,3 +261,27 @@ def test_self_conditioning_reads_the_previous_prediction():
     zeros = net(image, t, {}, mask, prev={"image": torch.zeros(2, 3, 8, 8)}).pred["image"]
     other = net(image, t, {}, mask, prev={"image": torch.ones(2, 3, 8, 8)}).pred["image"]
     assert torch.equal(alone, zeros) and not torch.allclose(alone, other)
+
+
+def test_the_plain_network_is_the_same_function():
+    """What speed is measured against computes what it is measured against."""
+    net = stirred()
+    plain = PlainSiT(size=8, patch=2, channels=3, width=16, depth=4, heads=2, classes=5)
+    found = {k.replace("attn.", "").replace("time.mlp.", "time."): v for k, v in net.state_dict().items()}
+    found["embed.weight"] = found["embed.weight"].view(16, 3, 2, 2)
+    plain.load_state_dict(found)
+    image, ones = torch.randn(2, 3, 8, 8), {"image": torch.ones(2, dtype=torch.bool)}
+    given = {"image": image}, {"image": torch.tensor([0.2, 0.9])}, {"label": torch.tensor([1, 5])}, ones
+    ours, theirs = net(*given, taps=["block2"]), plain(*given, taps=["block2"])
+    torch.testing.assert_close(theirs.pred["image"], ours.pred["image"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(theirs.taps["block2"].value, ours.taps["block2"].value, rtol=1e-4, atol=1e-4)
+    assert torch.equal(plain.null(given[2])["label"], net.null(given[2])["label"])
+
+
+def test_only_a_network_without_extras_is_compared():
+    node = {"_target_": "modalities.image.denoiser.SiT", "size": 8, "width": 16, "registers": 0, "joint": {}}
+    config = {"denoiser": node, "trainer": {"compile": False}}
+    found = SiT.alternatives(config)
+    assert found["plain_sit"].config["denoiser"] == {"_target_": "modalities.image.plain.PlainSiT", "size": 8, "width": 16}
+    assert found["plain_sit_compiled"].config["trainer"] == {"compile": True}
+    assert SiT.alternatives({**config, "denoiser": {**node, "registers": 2}}) == {}

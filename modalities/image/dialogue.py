@@ -1,0 +1,52 @@
+"""What a vision-language model is shown: a picture, a question about it, and an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from multigen.teachers import hub
+
+PROMPT = "Describe this picture in one sentence."
+
+
+class Dialogue:
+    """Writes dialogues as a model was trained to read them, by its own template, tokenizer and preprocessing.
+
+    Args:
+        model: name in the hub of the transformers library, or a folder.
+        prompt: the question.
+        processor: makes tensors of ``text`` and ``images``, as a ``transformers`` processor does; the model's own if None.
+    """
+
+    def __init__(self, model: str | Path, prompt: str, processor: Any = None) -> None:
+        from transformers import AutoProcessor
+
+        self.prompt = prompt
+        self.processor = hub.asked(AutoProcessor.from_pretrained, model) if processor is None else processor
+
+    def question(self) -> str:
+        """As text, up to where the answer begins."""
+        said = [{"type": "image"}, {"type": "text", "text": self.prompt}]
+        if getattr(self.processor, "chat_template", None):
+            turn = {"role": "user", "content": said}
+            return self.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        return f"{getattr(self.processor, 'image_token', '')}{self.prompt} "
+
+    def tensors(self, pictures: Tensor, answers: Sequence[str], side: str) -> Mapping[str, Tensor]:
+        """What the model reads of pictures, uint8 (B, 3, H, W), each with an answer, "" to have it given one.
+
+        Args:
+            side: "left" or "right", where shorter dialogues are padded.
+        """
+        from PIL import Image
+
+        arrays = pictures.permute(0, 2, 3, 1).to("cpu").numpy().astype(np.uint8)  # (B, H, W, 3)
+        texts = [self.question() + answer for answer in answers]
+        self.processor.tokenizer.padding_side = side
+        shown = [Image.fromarray(array) for array in arrays]
+        return self.processor(images=shown, text=texts, padding=True, return_tensors="pt").to(pictures.device)
