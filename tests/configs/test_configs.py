@@ -136,9 +136,7 @@ def test_choice_goes_with_an_experiment(choice):
     assert make(config[group], group) is not None
 
 
-@pytest.mark.parametrize(
-    "given", ["denoiser=steerable denoiser.layers=6 denoiser.width=8", "denoiser=semla denoiser.width=8"]
-)
+@pytest.mark.parametrize("given", ["denoiser=steerable denoiser.layers=6 denoiser.width=8", "denoiser=semla denoiser.width=8"])
 def test_molecules_by_another_network(given, small_data, tmp_path):
     config = stand_in.replaced(composed("molecule/reed", *small("molecule/reed"), *given.split(), "targets=online"))
     Experiment(config).trainer(Run(tmp_path / "run", config)).fit()
