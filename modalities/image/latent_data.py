@@ -149,9 +149,8 @@ class Whole:
     """Prepared latents together with what teachers see: ``raw``, the picture, uint8 (R, R, 3), and ``caption``."""
 
     def __init__(self, data: LatentData) -> None:
-        bare = LatentData(
-            data.folder, data.manifest["latent"][-1], data.split, (), data._options[1], data._raw_size, data._path
-        )
+        _, limit, raw_size = data._options
+        bare = LatentData(data.folder, data.manifest["latent"][-1], data.split, (), limit, raw_size, data._path)
         self.data, self.pictures = bare, data.pictures()
         self.fingerprint, self.manifest = bare.fingerprint, bare.manifest
 

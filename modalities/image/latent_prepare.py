@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from modalities.image import pictures
 from modalities.image.autoencoder import Posterior
+from modalities.image.autoencoder_training import Recipe, Training
 from modalities.image.latent_data import place
 from modalities.image.modality import Image
-from modalities.image.pictures import Pictures
+from modalities.image.pictures import Pictures, Some
 from modalities.image.sources import open_source
 from multigen import cache, files
 from multigen.cache import Job, Storage
@@ -35,7 +37,7 @@ NAMED = 5
 def prepare(
     path: str | Path | None,
     name: str,
-    vae: str,
+    vae: str | None,
     pixels: int = 256,
     share: float = 10.0,
     classed: bool = True,
@@ -45,6 +47,7 @@ def prepare(
     workers: int = 0,
     device: str = "auto",
     shard: int = 512,
+    autoencoder: Recipe | None = None,
     root: str | Path | None = None,
 ) -> Path:
     """Make latents of pictures, or go on, or verify what is there. Returns their folder.
@@ -52,7 +55,7 @@ def prepare(
     Args:
         path: of the pictures, see `modalities.image.sources`; None for where they were before.
         name: of the folder below the data root, or its path.
-        vae: the autoencoder, see `modalities.image.autoencoder.load`.
+        vae: the autoencoder, see `modalities.image.autoencoder.load`; None to train one on these pictures.
         pixels: side of the pictures, after the crop.
         share: per cent of the pictures that are held out, where the source does not say itself what is on which side.
         classed: whether the source's folders and numbers are classes.
@@ -62,6 +65,7 @@ def prepare(
         workers: processes that read pictures, for each of those that encode.
         device: where the autoencoder runs.
         shard: pictures a file, and what an interruption loses at most.
+        autoencoder: how one is trained, where `vae` is None. It lies in ``vae`` of the folder.
         root: the data root.
 
     Raises:
@@ -69,17 +73,29 @@ def prepare(
     """
     folder = place(name, root)
     source = open_source(pictures.check_path(path, folder / "pictures"))
-    posterior = Posterior(vae)
-    shape = posterior.shape(pixels)
-    recipe = {"format": FORMAT, "autoencoder": posterior.digest, "pixels": pixels, "crop": pictures.CROP}
-    _refuse_others(folder, recipe)
     pictures.make_index(source, folder / "pictures", share, classed)
     data = Pictures(folder / "pictures", pixels, source.path, strict)
+    where = resolve(device)
+    posterior = Posterior(vae or str(_trained(data, autoencoder or Recipe(), folder / "vae", where)))
+    about = {
+        "recipe": {"format": FORMAT, "autoencoder": posterior.digest, "pixels": pixels, "crop": pictures.CROP},
+        "autoencoder": {"name": vae or f"{name}/vae", "digest": posterior.digest},
+        "latent": posterior.shape(pixels),
+        "pixels": pixels,
+    }
+    _refuse_others(folder, about["recipe"])
     modality = Image(pixels, classes=0, encoders={"moments": posterior})
-    job = Job(data, modality, posterior, "moments", batch_size, resolve(device), workers)
+    job = Job(data, modality, posterior, "moments", batch_size, where, workers)
     (moments,) = cache.prepare(job, Storage(shard=shard), root=folder, jobs=jobs)
-    about = {"recipe": recipe, "autoencoder": {"name": vae, "digest": posterior.digest}, "latent": shape, "pixels": pixels}
     return _finish(folder, data, Reader(moments), about)
+
+
+def _trained(data: Pictures, recipe: Recipe, folder: Path, device: torch.device) -> Path:
+    """An autoencoder of the pictures themselves, measured on those that are held out."""
+    sides = data.store.column("split")  # (N,)
+    held_out = np.flatnonzero(sides != 0)  # (n,)
+    train = Some(data, np.flatnonzero(sides == 0))
+    return Training(recipe, train, Some(data, held_out) if len(held_out) else train, folder, device).prepare()
 
 
 def _refuse_others(folder: Path, recipe: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalities.image.sources import Entry, Source, open_source
-from multigen import files, store
+from multigen import describe, files, store
 from multigen.modality import Example
 from multigen.random import hash64
 from multigen.state import MultigenError
@@ -132,6 +132,20 @@ class Pictures:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "source"}
+
+
+class Some:
+    """Some of the pictures, by their rows."""
+
+    def __init__(self, pictures: Pictures, rows: NDArray[np.int64]) -> None:
+        self.pictures, self.rows = pictures, rows
+        self.fingerprint = describe.digest(pictures.fingerprint, rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.pictures[int(self.rows[index])]
 
 
 CROP = "adm"

@@ -374,7 +374,7 @@ def test_teachers_see_the_pictures_and_training_needs_neither(latents, tmp_path,
     assert reading.fingerprint != data["train"].fingerprint
     with pytest.raises(MultigenError, match=r"no target 'token': did you mean 'tokens'"):
         LatentData("mine", SIDE, "train", targets=["token"])[0]
-    with pytest.raises(MultigenError, match="the pictures are no more in .*source: give data.path"):
+    with pytest.raises(MultigenError, match=r"the pictures are no more in .*source: give data\.path"):
         seen[0]
     assert LatentData("mine", SIDE, "train", path=tmp_path / "gone").whole()[0]["raw"].shape == (PIXELS, PIXELS, 3)
 

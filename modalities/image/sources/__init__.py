@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, zip files, WebDataset shards, Parquet files, Hugging Face data sets, prepared pictures."""
+"""Where pictures come from: folders, zip files, WebDataset shards, Parquet files, folders of `datasets`, prepared ones."""
 
 from modalities.image.sources.base import Entry, Source
 from modalities.image.sources.choice import open_source

@@ -1,4 +1,4 @@
-"""A folder of pictures: folders in it are classes; or train, val, test, and classes in them. A ``.txt`` beside is a caption."""
+"""A folder of pictures: folders in it are classes; or train, val, test and then classes. A ``.txt`` beside is a caption."""
 
 from __future__ import annotations
 
