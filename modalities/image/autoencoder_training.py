@@ -45,7 +45,7 @@ class Recipe:
     """Channels of latents."""
     layers: int = 1
     """Residual blocks of a level."""
-    steps: int = 500
+    steps: int = 300
     batch_size: int = 16
     rate: float = 2e-3
     """Learning rate, falling to 0 as a cosine."""
@@ -161,8 +161,8 @@ class Training:
 
     @torch.no_grad()
     def reconstructions(self, network: Any) -> dict[str, float]:
-        """How far held-out pictures are from what is made of their latents' means; and, as a yardstick, from themselves reduced
-        to as many pixels as a latent has places. The mean absolute error in 0 .. 255, and the mean over pictures of the PSNR."""
+        """How far held-out pictures are from what is made of their latents' means, and, as a yardstick, from themselves
+        reduced to as many pixels as a latent has places: the mean absolute error in 0 .. 255, and the mean PSNR."""
         found: dict[str, list[float]] = {"error": [], "psnr": [], "reduced_error": [], "reduced_psnr": []}
         rows = spaced(len(self.held_out), MEASURED)
         for start in range(0, len(rows), self.recipe.batch_size):
