@@ -120,7 +120,8 @@ def _finish(folder: Path, data: Pictures, moments: Reader, about: dict[str, Any]
     count = {side: int((sides[whole] == i).sum()) for i, side in enumerate(SPLITS) if (sides[whole] == i).any()}
     measured = measure(moments, np.flatnonzero(whole & (sides == 0)))
     print(f"scale {_short(measured['scale'])} and shift {_short(measured['shift'])}, from {measured['examples']:,} pictures")
-    said = {key: data.store.manifest[key] for key in ("name", "path", "groups")}
+    known = ("name", "path", "licence", "attribution", "groups")
+    said = {key: data.store.manifest[key] for key in known if key in data.store.manifest}
     where = moments.folder.relative_to(folder).as_posix()
     files.write_json(
         folder / "manifest.json", {**said, **about, **measured, "count": count, "moments": where, "skipped": skipped}

@@ -40,7 +40,12 @@ def make_index(source: Source, folder: Path, share: float = 10.0, classed: bool 
     found = source.files()
     base = source.path if source.path.is_dir() else source.path.parent
     recipe = {"format": FORMAT, "files": store.digest(base, found), "share": share, "classed": classed}
-    about = {"name": source.path.name, "path": str(source.path), "recipe": {"kind": type(source).__name__, **recipe}}
+    about = {
+        "name": source.path.name,
+        "path": str(source.path),
+        **source.about(),
+        "recipe": {"kind": type(source).__name__, **recipe},
+    }
     return store.prepare(Writer(folder, LAYOUT, about), lambda writer: _fill(writer, source, share, classed))
 
 

@@ -289,3 +289,6 @@ def test_latents_of_ones_own_go_with_the_published_experiments():
         config["data"]["prepare"]["jobs"] == 4 and config["modality"]["latents"] == config["data"]["train"]["name"] == "mine"
     )
     check(config["data"]["prepare"], "data.prepare")
+    teacher = "{_target_: modalities.image.encoders.Timm, model: vit_base_patch14_dinov2.lvd142m, size: 224, grid: 16}"
+    config = compose("prepare", ["experiment=image/imagenet256_repa", "data.path=DIR", f"+encoders.tokens={teacher}"])
+    check(config["encoders"]["tokens"], "encoders.tokens")

@@ -54,6 +54,10 @@ class Source(Protocol):
         """Names of numbered classes, as far as the source has them."""
         return ()
 
+    def about(self) -> dict[str, Any]:
+        """Licence and attribution, as far as the source states them."""
+        return {}
+
 
 class Listed(Source):
     """A source that is a list of files with names, whose folders are classes: what folders and archives share."""

@@ -23,6 +23,10 @@ class Prepared(Source):
     def files(self) -> list[Path]:
         return [self.path / "manifest.json"]  # it holds the checksums of the others
 
+    def about(self) -> dict[str, Any]:
+        manifest = files.read_json(self.path / "manifest.json")
+        return {key: manifest[key] for key in ("licence", "attribution") if key in manifest}
+
     def entries(self) -> Iterator[Entry]:
         for i, row in enumerate(files.read_json(self.path / "table.json")):
             yield Entry(row.get("code", row["name"]), str(i), row["group"], row["split"], row["name"])
