@@ -101,20 +101,34 @@ class Training:
     folder: Path
     device: torch.device
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What it depends on."""
+        return {"recipe": json.loads(json.dumps(asdict(self.recipe))), "pictures": self.train.fingerprint}
+
+    @property
+    def done(self) -> bool:
+        """Whether it is there, unchanged."""
+        if not (self.folder / "training.json").is_file():
+            return False
+        found = files.read_json(self.folder / "training.json")
+        paths = {self.folder / name: checksum for name, checksum in found["files"].items()}
+        same = all(found.get(key) == value for key, value in self.about.items())
+        return same and all(path.is_file() and files.sha256(path) == checksum for path, checksum in paths.items())
+
     def prepare(self) -> Path:
         """Train it, or go on, unless it is there. Only one of several processes trains; the others wait."""
         from filelock import FileLock
 
-        about = {"recipe": json.loads(json.dumps(asdict(self.recipe))), "pictures": self.train.fingerprint}
         files.make_folder(self.folder.parent)
         with FileLock(self.folder.with_suffix(".lock")):
-            if _whole(self.folder, about):
+            if self.done:
                 return self.folder
-            kept = self.folder.with_name(f".{self.folder.name}-{describe.digest(about)[:8]}")
+            kept = self.folder.with_name(f".{self.folder.name}-{describe.digest(self.about)[:8]}")
             network, seconds = self._fit(kept)
             found = self.reconstructions(network)
             print(f"autoencoder: {told(found)}")
-            self._write(network, {**about, "seconds": round(seconds), "device": str(self.device), "held_out": found})
+            self._write(network, {**self.about, "seconds": round(seconds), "device": str(self.device), "held_out": found})
             shutil.rmtree(kept, ignore_errors=True)
         return self.folder
 
@@ -202,15 +216,6 @@ def told(found: dict[str, float]) -> str:
     """The quality of reconstructions in words."""
     own = f"off by {found['error']:.2f} of 255, PSNR {found['psnr']:.2f} dB, on {found['pictures']} held-out pictures"
     return f"{own} (reduced to as many places: {found['reduced_error']:.2f}, {found['reduced_psnr']:.2f} dB)"
-
-
-def _whole(folder: Path, about: dict[str, Any]) -> bool:
-    """Whether the autoencoder of this recipe is there, unchanged."""
-    if not (folder / "training.json").is_file():
-        return False
-    found = files.read_json(folder / "training.json")
-    same = all(found.get(key) == value for key, value in about.items())
-    return same and all((folder / name).is_file() and files.sha256(folder / name) == x for name, x in found["files"].items())
 
 
 def _save(network: Any, optimizer: torch.optim.Optimizer, kept: Path, step: int, seconds: float) -> None:

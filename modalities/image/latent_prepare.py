@@ -95,7 +95,11 @@ def _trained(data: Pictures, recipe: Recipe, folder: Path, device: torch.device)
     sides = data.store.column("split")  # (N,)
     held_out = np.flatnonzero(sides != 0)  # (n,)
     train = Some(data, np.flatnonzero(sides == 0))
-    return Training(recipe, train, Some(data, held_out) if len(held_out) else train, folder, device).prepare()
+    training = Training(recipe, train, Some(data, held_out) if len(held_out) else train, folder, device)
+    if (folder.parent / "manifest.json").is_file() and not training.done:
+        told = "its autoencoder is damaged, or of other pictures or settings"
+        raise MultigenError(f"{folder.parent} holds latents, and {told}; give another data.name, or remove it")
+    return training.prepare()
 
 
 def _refuse_others(folder: Path, recipe: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 from modalities.image import latent_prepare, stored
 from modalities.image.autoencoder import Posterior
+from modalities.image.autoencoder_training import Recipe, loss
 from modalities.image.encoders import EfficientNetLite0
 from modalities.image.latent_data import LatentData
 from modalities.image.latents import Latents
@@ -25,6 +26,7 @@ from modalities.image.sources import open_source
 from multigen import cache, files
 from multigen.cache import Job, Storage
 from multigen.modality import whole
+from multigen.random import Noise, keys
 from multigen.state import MultigenError
 
 PIXELS, CHANNELS, SIDE = 16, 2, 8
@@ -388,3 +390,33 @@ def test_prepared_pictures_are_a_source(tmp_path):
         data = Pictures(tmp_path / "index", size)
         assert np.array_equal(data[1]["image"], wanted[1]) and data[1]["caption"] == "picture 1"
     assert data.store.manifest["groups"] == ["a", "b"] and data.store.column("split").tolist() == [0, 0, 1]
+
+
+def test_an_autoencoder_of_ones_own_is_trained_once_and_measured(latents, data_root, capsys):
+    recipe = Recipe(channels=(8, 8), latent=CHANNELS, steps=3, batch_size=2)
+    folder = latents(CLASSED, vae=None, autoencoder=recipe)
+    about = files.read_json(folder / "vae" / "training.json")
+    assert about["recipe"]["steps"] == 3 and about["held_out"]["pictures"] == 2 and about["held_out"]["psnr"] > 0
+    assert "PSNR" in capsys.readouterr().out and not list(folder.glob(".vae*"))
+    before = (folder / "vae" / "training.json").stat().st_mtime_ns
+    latents(CLASSED, vae=None, autoencoder=recipe)
+    assert (folder / "vae" / "training.json").stat().st_mtime_ns == before
+    modality = Latents(SIDE, 2, channels=CHANNELS, scale=None, shift=None, latents="mine", decoder="mine/vae")
+    assert modality.decode({"image": torch.zeros(1, CHANNELS, SIDE, SIDE)}, modality.template([0], 0))[0].shape == (
+        PIXELS,
+        PIXELS,
+        3,
+    )
+    with pytest.raises(MultigenError, match="holds latents, and its autoencoder is damaged, or of other pictures or settings"):
+        latents(CLASSED, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=4, batch_size=2))
+
+
+def test_the_loss_of_an_autoencoder_is_error_and_divergence():
+    network = Recipe(channels=(8, 8), latent=CHANNELS).network()
+    pixels, noise = torch.rand(2, 3, PIXELS, PIXELS), Noise(keys(0, range(2)))
+    bare, both = loss(network, pixels, noise, 0.0), loss(network, pixels, noise, 0.5)
+    posterior = network.encode(pixels).latent_dist
+    divergence = posterior.kl().mean() / posterior.mean[0].numel()
+    torch.testing.assert_close(both - bare, 0.5 * divergence)
+    made = network.decode(posterior.mean + posterior.std * noise.normal(posterior.mean.shape[1:])).sample
+    torch.testing.assert_close(bare, (made - pixels).abs().mean())
