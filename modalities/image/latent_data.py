@@ -90,7 +90,7 @@ class LatentData:
         keep = self.store.in_split(split)  # (all,)
         keep[[left["row"] for left in self.manifest["skipped"]]] = False
         self.rows = kept(keep, limit)  # (N,)
-        self._options = [split, limit, self._raw_size]
+        self.limit = limit
         self.classes: tuple[str, ...] = tuple(self.store.manifest["groups"])
 
     @cached_property
@@ -106,7 +106,7 @@ class LatentData:
     @cached_property
     def fingerprint(self) -> str:
         """Of the latents, and of the representations that are read with them."""
-        own = self.store.fingerprint(self.moments.fingerprint, *self._options)
+        own = self.store.fingerprint(self.moments.fingerprint, self.split, self.limit, self._raw_size)
         return f"{own}-{describe.digest(self._readers)[:16]}" if self.targets else own
 
     @cached_property
@@ -149,8 +149,8 @@ class Whole:
     """Prepared latents together with what teachers see: ``raw``, the picture, uint8 (R, R, 3), and ``caption``."""
 
     def __init__(self, data: LatentData) -> None:
-        _, limit, raw_size = data._options
-        bare = LatentData(data.folder, data.manifest["latent"][-1], data.split, (), limit, raw_size, data._path)
+        size, raw_size = data.manifest["latent"][-1], data._raw_size
+        bare = LatentData(data.folder, size, data.split, limit=data.limit, raw_size=raw_size, path=data._path)
         self.data, self.pictures = bare, data.pictures()
         self.fingerprint, self.manifest = bare.fingerprint, bare.manifest
 

@@ -77,13 +77,14 @@ def prepare(
     data = Pictures(folder / "pictures", pixels, source.path, strict)
     where = resolve(device)
     posterior = Posterior(vae or str(_trained(data, autoencoder or Recipe(), folder / "vae", where)))
+    recipe = {"format": FORMAT, "autoencoder": posterior.digest, "pixels": pixels, "crop": pictures.CROP}
     about = {
-        "recipe": {"format": FORMAT, "autoencoder": posterior.digest, "pixels": pixels, "crop": pictures.CROP},
+        "recipe": recipe,
         "autoencoder": {"name": vae or f"{name}/vae", "digest": posterior.digest},
         "latent": posterior.shape(pixels),
         "pixels": pixels,
     }
-    _refuse_others(folder, about["recipe"])
+    _refuse_others(folder, recipe)
     modality = Image(pixels, classes=0, encoders={"moments": posterior})
     job = Job(data, modality, posterior, "moments", batch_size, where, workers)
     (moments,) = cache.prepare(job, Storage(shard=shard), root=folder, jobs=jobs)

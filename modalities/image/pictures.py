@@ -22,6 +22,8 @@ from multigen.state import MultigenError
 from multigen.store import Column, Layout, Store, Writer
 
 FORMAT = 1
+CROP = "adm"
+"""The way of cropping, for fingerprints."""
 LAYOUT = Layout({}, {"label": Column("<i4")}, ("name", "place", "caption"))
 
 
@@ -107,15 +109,12 @@ class Pictures:
     def __init__(self, folder: Path, size: int, path: str | Path | None = None, strict: bool = False) -> None:
         self.store = Store(folder, LAYOUT, "pictures")
         self.size, self.strict = size, strict
+        self.fingerprint = self.store.fingerprint(size, CROP)
         self.path = Path(path or self.store.manifest["path"])
 
     @cached_property
     def source(self) -> Source:
         return open_source(self.path)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.store.fingerprint(self.size, CROP)
 
     def __len__(self) -> int:
         return len(self.store)
@@ -151,10 +150,6 @@ class Some:
 
     def __getitem__(self, index: int) -> Example:
         return self.pictures[int(self.rows[index])]
-
-
-CROP = "adm"
-"""The way of cropping, for fingerprints."""
 
 
 def crop(picture: Any, size: int) -> NDArray[np.uint8]:

@@ -92,8 +92,8 @@ class Shards(Source):
         try:
             told = json.loads(texts.get("json", "{}"))
             told = told if isinstance(told, dict) else {}
-            label = texts.get("cls", told.get("label", ""))
-            group = label if label == "" else int(label)
+            label = texts.get("cls", told.get("label"))
+            group = "" if label is None else int(label)
         except (ValueError, TypeError) as error:
             raise MultigenError(f"{shard}: the class of {next(iter(sample))} is no number ({error})") from None
         return group, " ".join(str(texts.get("txt", told.get("caption") or "")).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from modalities.image.sources.archive import Shards, Zip
@@ -11,7 +12,7 @@ from modalities.image.sources.prepared import Prepared
 from modalities.image.sources.tables import Tables
 from multigen.state import MultigenError
 
-_FILES = {".zip": Zip, ".tar": Shards, ".parquet": Tables, ".arrow": Tables}
+_FILES: dict[str, Callable[[Path], Source]] = {".zip": Zip, ".tar": Shards, ".parquet": Tables, ".arrow": Tables}
 
 
 def open_source(path: str | Path) -> Source:

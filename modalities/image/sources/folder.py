@@ -20,7 +20,7 @@ class Folder(Listed):
     @cached_property
     def _found(self) -> tuple[list[str], list[str]]:
         """Names of files and of folders."""
-        files, folders = [], []
+        files, folders = list[str](), list[str]()
         for name, is_folder in _walk(self.path, ""):
             (folders if is_folder else files).append(name)
         return files, folders
