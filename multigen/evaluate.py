@@ -22,7 +22,7 @@ from multigen import buckets, describe, distributed
 from multigen.buckets import ranges
 from multigen.cache.encode import spaced
 from multigen.files import atomic_write, make_folder, write_json
-from multigen.modality import Dataset, Drawn, Joined, Metric, Modality
+from multigen.modality import Dataset, Drawn, Joined, Metric, Modality, whole
 from multigen.random import hash64, keys
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, State
@@ -179,7 +179,8 @@ def real_samples(
     modality: Modality[S], dataset: Dataset, index: Sequence[int], device: torch.device | str = "cpu"
 ) -> list[S | None]:
     """Examples of a data set as if they had been sampled: through the same encoding and decoding."""
-    batch = modality.collate([dataset[i] for i in index], keys(0, index, "real").tolist()).to(device)
+    data = whole(dataset) if modality.encoders else dataset
+    batch = modality.collate([data[i] for i in index], keys(0, index, "real").tolist()).to(device)
     with torch.no_grad():
         encoded = modality.encode(batch)
         return modality.decode(encoded.clean, encoded)

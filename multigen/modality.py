@@ -34,6 +34,20 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Example: ...
 
 
+@runtime_checkable
+class Abridged(Protocol):
+    """What a `Dataset` may add whose items hold less than teachers see: training on cached targets needs no more."""
+
+    def whole(self) -> Dataset:
+        """The same examples, under one fingerprint whatever is left out, with all that teachers see."""
+        ...
+
+
+def whole(dataset: Dataset) -> Dataset:
+    """A data set as teachers see it."""
+    return dataset.whole() if isinstance(dataset, Abridged) else dataset
+
+
 class Encoder(Protocol):
     """A frozen representation of the clean data: a teacher.
 

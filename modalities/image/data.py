@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,8 +128,12 @@ def decode_image(path: Path, sizes: Sequence[int]) -> dict[int, NDArray[np.uint8
     return {s: np.asarray(ImageOps.fit(picture, (s, s), Image.Resampling.LANCZOS)) for s in sizes}
 
 
-def open_image(path: Path) -> Any:
+def open_image(path: Path | str, content: bytes | None = None) -> Any:
     """A picture of Pillow: RGB, upright, on white where it is transparent.
+
+    Args:
+        path: the file, or what it is called where it lies inside another one.
+        content: its bytes, in the latter case.
 
     Raises:
         MultigenError: the file is not a picture, or is cut off.
@@ -136,7 +141,7 @@ def open_image(path: Path) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(path if content is None else io.BytesIO(content)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGBA")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise MultigenError(f"{path} is not a readable image ({error})") from None

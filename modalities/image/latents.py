@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalities.image.autoencoder import Decoder
+from modalities.image.latent_data import place, read_manifest
 from modalities.image.modality import Image, Labelled, Picture, grid, save_png
 from multigen.files import atomic_write
 from multigen.modality import Drawn, Encoder, Example, collate_targets
@@ -33,9 +34,14 @@ class Latents:
     Args:
         size: side of the latents.
         classes, labels, component, channels, encoders, columns: as in `Image`.
-        scale, shift: clean = (latent - shift) * scale; one number, or one per channel.
+        scale, shift: clean = (latent - shift) * scale; one number, or one per channel; None: as measured of `latents`.
         decoder: makes pictures of samples: a folder or name for `Decoder`, or any function (B, C, size, size) -> (B, 3, H, W)
             in -1 .. 1. None leaves samples as latents: they are saved as arrays, and drawn in false colours.
+        latents: name or folder of the prepared latents that are learned from. A decoder of other latents is refused. Where
+            the folder is not at hand, which sampling does not need, nothing can be compared, and `scale` is to be given.
+
+    Raises:
+        MultigenError: scale or shift is to be read from latents that are not there.
     """
 
     def __init__(
@@ -45,18 +51,22 @@ class Latents:
         labels: str | int | Sequence[float] | Labelled = "balanced",
         component: str = "image",
         channels: int = 4,
-        scale: float | Sequence[float] = 0.18215,
-        shift: float | Sequence[float] = 0.0,
+        scale: float | Sequence[float] | None = 0.18215,
+        shift: float | Sequence[float] | None = 0.0,
         decoder: str | Any | None = None,
         encoders: Mapping[str, Encoder] | None = None,
         columns: int | None = None,
+        latents: str | None = None,
     ) -> None:
         self.states = Image(size, classes, labels, component, channels, encoders=encoders)
         self.component, self.columns = component, columns
-        self.scale, self.shift = (
-            torch.as_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in (scale, shift)
-        )  # (C or 1, 1, 1)
+        known = {} if latents is None else _known(latents, needed=scale is None or shift is None)
+        chosen = [known.get(key) if x is None else x for key, x in (("scale", scale), ("shift", shift))]
+        if None in chosen:
+            raise MultigenError("scale and shift are measured of prepared latents: name those by `latents`, or give numbers")
+        self.scale, self.shift = (torch.as_tensor(x, dtype=torch.float32).view(-1, 1, 1) for x in chosen)  # (C or 1, 1, 1)
         self.decoder = Decoder(decoder) if isinstance(decoder, str) else decoder
+        self._autoencoder: dict[str, str] | None = known.get("autoencoder")
 
     @property
     def encoders(self) -> Mapping[str, Encoder]:
@@ -85,8 +95,16 @@ class Latents:
         clean = state[self.component].detach().float().cpu()  # (B, C, h, w)
         latents = clean / self.scale + self.shift  # (B, C, h, w)
         finite = clean.isfinite().flatten(1).all(1)  # (B,)
+        self._check_decoder()
         made = latents.numpy() if self.decoder is None else _pictures(self.decoder(latents.nan_to_num()))
         return [one if ok else None for one, ok in zip(made, finite, strict=True)]
+
+    def _check_decoder(self) -> None:
+        """Refuse the decoder of another autoencoder than the one that made the latents."""
+        if self._autoencoder and isinstance(self.decoder, Decoder) and self.decoder.digest != self._autoencoder["digest"]:
+            made = f"the latents were made by {self._autoencoder['name']} ({self._autoencoder['digest'][:8]})"
+            other = f"the encoder of {self.decoder.path} ({self.decoder.digest[:8]}) makes others"
+            raise MultigenError(f"{made}, and {other}: modality.decoder names one that goes with them")
 
     def save(self, samples: Sequence[Sample | None], folder: Path) -> list[Path]:
         """One PNG each, or one ``.npy`` for a latent, named by position; nothing for what is None."""
@@ -106,6 +124,12 @@ class Latents:
         size = next((len(p) for p in pictures if p is not None), self.states.size)
         columns = self.columns or max(1, math.ceil(math.sqrt(len(samples))))
         return save_png(grid(pictures, columns, size, zoom=max(1, 96 // size)), path)
+
+
+def _known(latents: str, needed: bool) -> dict[str, Any]:
+    """The manifest of prepared latents; nothing if they are not there, unless it is needed."""
+    folder = place(latents)
+    return read_manifest(folder) if needed or (folder / "manifest.json").is_file() else {}
 
 
 def _moments(example: Example) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -101,6 +101,8 @@ class Image:
         found: State = {}
         if "raw" in examples[0]:
             found["image"] = self._stack([e["raw"] for e in examples]).contiguous()  # (B, C, R, R)
+        if "readable" in examples[0]:
+            found["readable"] = torch.tensor([e["readable"] for e in examples])  # (B,)
         if "caption" in examples[0]:
             found["caption"] = encode_text([e["caption"] for e in examples])  # (B, L)
         return found

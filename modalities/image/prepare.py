@@ -76,6 +76,14 @@ def prepare(root: str | Path | None = None) -> Path:
     return folder
 
 
+def prepare_latents(path: str | Path | None = None, root: str | Path | None = None, **options: Any) -> Path:
+    """Latents of the emoji, which are made first; see `modalities.image.latent_prepare.prepare`."""
+    from modalities.image import latent_prepare
+
+    emoji = path or prepare_emoji(Path(root) if root else files.data_root())
+    return latent_prepare.prepare(emoji, root=root, **options)
+
+
 def prepare_emoji(root: Path) -> Path:
     """The pictures alone."""
     folder = root / "emoji"

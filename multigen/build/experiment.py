@@ -15,7 +15,7 @@ from multigen.build.make import call, check, make
 from multigen.cache import Cached, InMemory, Storage, load_teacher, open_cache, paired
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
-from multigen.modality import Dataset, Encoder, Metric, Modality
+from multigen.modality import Dataset, Encoder, Metric, Modality, whole
 from multigen.process import Process
 from multigen.random import hash64
 from multigen.run import Run
@@ -71,9 +71,13 @@ class Experiment:
         dataset = self._dataset(split)
         if self.teachers and self._targets == "cached":
             dataset = self._cached(dataset)
-        elif self.teachers and self._pairing != "own":
-            dataset = InMemory(dataset, self.modality_with(self.teachers), self.teachers)
+        elif self.teachers:
+            dataset = self._online(dataset)
         return paired(dataset, self._pairing, self.seed)
+
+    def _online(self, dataset: Dataset) -> Dataset:
+        seen = whole(dataset)
+        return seen if self._pairing == "own" else InMemory(seen, self.modality_with(self.teachers), self.teachers)
 
     def _cached(self, dataset: Dataset) -> Dataset:
         readers = {

@@ -57,7 +57,8 @@ class Job:
     device: str | torch.device = "cpu"
     workers: int = 0
 
-    def batches(self, indices: Sequence[int]) -> Iterable[Batch]:
+    def batches(self, indices: Sequence[int]) -> Iterable[Batch | MultigenError]:
+        """Batches of some examples, or the reason why one cannot be made."""
         return DataLoader(
             _Numbered(self.dataset),
             batch_size=self.batch_size,
@@ -127,6 +128,8 @@ def features(jobs: Sequence[Job], indices: Sequence[int]) -> Iterator[list[Featu
         if job.dataset is not first.dataset or job.modality is not first.modality:
             raise MultigenError(f"targets {first.name!r} and {job.name!r} are not of the same data set and modality")
     for batch in first.batches(indices):
+        if isinstance(batch, MultigenError):
+            raise batch
         there = batch.to(first.device)
         yield [job.encode(there) for job in jobs]
 
@@ -159,10 +162,15 @@ class _Numbered(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, Example]:
-        return index, self.dataset[index]
+    def __getitem__(self, index: int) -> tuple[int, Example | MultigenError]:
+        try:
+            return index, self.dataset[index]
+        except MultigenError as error:
+            return index, error  # raised in a worker it would arrive wrapped in a traceback
 
 
-def _collate(modality: Modality[Any], items: Sequence[tuple[int, Example]]) -> Batch:
+def _collate(modality: Modality[Any], items: Sequence[tuple[int, Any]]) -> Batch | MultigenError:
     indices, examples = zip(*items, strict=True)
+    if wrong := next((x for x in examples if isinstance(x, MultigenError)), None):
+        return wrong
     return modality.collate(examples, keys(0, indices, "cache").tolist())

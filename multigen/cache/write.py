@@ -14,7 +14,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -117,10 +117,23 @@ def run(todo: Missing, jobs: int = 1) -> None:
     done = context.RawValue("q", 0)
     helpers = max(0, min(jobs, len(todo)) - 1)
     share = max(1, torch.get_num_threads() // (helpers + 1))
-    processes = [context.Process(target=_help, args=(todo, done, share), daemon=True) for _ in range(helpers)]
+    processes = [
+        context.Process(target=_help, args=(on_device(todo, 1 + i), done, share), daemon=True) for i in range(helpers)
+    ]
     text = f"caching {', '.join(plan.job.name for plan in lacking(todo))}"
     with _running(processes), _threads(share), bar(text, examples(todo)) as show:
         work(todo, lambda count: show(_add(done, count)))
+
+
+def on_device(todo: Missing, number: int) -> Missing:
+    """The same for the process of that number: on machines with several accelerators processes take turns."""
+    plans = lacking(todo)
+    device = torch.device(plans[0].job.device)
+    if device.type == "cpu" or device.index is not None or (count := torch.accelerator.device_count()) < 2:
+        return todo
+    there = torch.device(device.type, number % count)
+    moved = {plan: replace(plan, job=replace(plan.job, device=there)) for plan in plans}
+    return {at: [moved[plan] for plan in some] for at, some in todo.items()}
 
 
 def work(todo: Missing, report: Report) -> None:
@@ -167,7 +180,8 @@ def _add(done: Any, count: int) -> int:
 
 def _help(todo: Missing, done: Any, threads: int) -> None:
     torch.set_num_threads(threads)
-    work(todo, lambda count: _add(done, count))
+    with suppress(MultigenError):  # whoever started this meets the same mistake, and says so once
+        work(todo, lambda count: _add(done, count))
 
 
 def _orphaned() -> bool:

@@ -67,6 +67,7 @@ class Latents:
     """Moments of noise, and of noise the representations that an experiment names."""
 
     fingerprint = "stand-in-latents"
+    labels = np.arange(COUNT) % len(GROUPS)  # (N,)
     widths = {"tokens": (256, 768), "caption": (3584,)}  # noqa: RUF012
 
     def __init__(self, size: int, targets: list[str], **settings: Any) -> None:
@@ -79,7 +80,8 @@ class Latents:
         random = np.random.default_rng(index)
         moments = np.abs(random.normal(size=(8, self.size, self.size))).astype(np.float32)  # (2 C, h, w)
         target = {name: random.normal(size=self.widths[name]).astype(np.float16) for name in self.targets}
-        return {"moments": moments, "label": index, "target": target}
+        seen = {"raw": random.integers(0, 256, (32, 32, 3), np.uint8), "caption": f"picture {index}"}
+        return {"moments": moments, "label": int(self.labels[index]), "target": target, **seen}
 
 
 class Zigzags(MoleculeChains):
@@ -110,7 +112,7 @@ class Atoms(torch.nn.Module):
 REPLACED = {
     "modalities.molecule.ccd.Ccd": {"_target_": "stand_in.Zigzags"},
     "modalities.image.latent_data.LatentData": {"_target_": "stand_in.Latents"},
-    "modalities.image.latents.Latents": {"decoder": None},
+    "modalities.image.latents.Latents": {"decoder": None, "scale": 0.5, "shift": 0.0, "latents": None},
     "modalities.molecule.geom.GeomDrugs": {"_target_": "stand_in.Zigzags"},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},

@@ -241,3 +241,54 @@ def test_a_folder_of_pictures_trains_like_the_embedded_data(small_data, tmp_path
     (tmp_path / "pictures" / "a" / "broken.png").write_text("no picture")
     with pytest.raises(MultigenError, match=r"broken\.png is not a readable image"):
         _ = Experiment(config).train
+
+
+def test_pictures_become_latents_that_are_trained_on(small_data, tmp_path):
+    """The chain on a folder: an autoencoder of its own, latents, teachers, training, pictures; targets cached and online."""
+    pytest.importorskip("diffusers")
+    from PIL import Image
+
+    for i in range(24):
+        path = tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (10 * i, 0, 255 - 10 * i)).save(path)
+        path.with_suffix(".txt").write_text(f"number {i}")
+    own = [f"data.path={tmp_path / 'pictures'}", "data.name=own", "data.pixels=16", "data.train.size=4", "data.raw_size=32"]
+    vae = ["data.autoencoder.steps=2", "data.autoencoder.channels=[8,8,8]", "data.autoencoder.batch_size=4"]
+    shape = [
+        "modality.classes=2",
+        "denoiser.width=16",
+        "denoiser.heads=2",
+        "encoders.tokens.size=32",
+        "encoders.tokens.grid=2",
+    ]
+    given = [*own, *vae, *shape, "cache.tokens.whiten=2", "~metrics.features", *SMALL, *BY_NUMBER]
+    config = composed("image/emoji_latents_reed", *given)
+    config["encoders"] = stand_in.replaced(config["encoders"])
+    experiment = Experiment(config)
+    assert experiment.prepare_data() == small_data / "own"
+    prepare_targets(experiment, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
+    teachers = experiment.encoders
+    for targets in ("cached", "online"):
+        experiment = Experiment(config | {"targets": targets})
+        experiment.encoders = teachers  # random weights are drawn anew
+        run = Run(tmp_path / targets, experiment.config)
+        experiment.trainer(run).fit()
+        (row,) = [row for row in run.history() if "loss" in row]
+        assert {"loss/denoise/image", "loss/patches", "loss/captions"} <= row.keys()
+    template = experiment.modality.template([0, 1], seed=0)
+    state = experiment.sampler(experiment.denoiser.eval(), experiment.processes, template)
+    assert [sample.shape for sample in experiment.modality.decode(state, template)] == [(16, 16, 3)] * 2
+
+
+def test_latents_of_ones_own_go_with_the_published_experiments():
+    config = compose(
+        "prepare", ["experiment=image/imagenet256_sit", "data=latents", "data.path=DIR", "data.name=mine", "jobs=4"]
+    )
+    assert (
+        config["data"]["prepare"]["jobs"] == 4 and config["modality"]["latents"] == config["data"]["train"]["name"] == "mine"
+    )
+    check(config["data"]["prepare"], "data.prepare")
+    teacher = "{_target_: modalities.image.encoders.Timm, model: vit_base_patch14_dinov2.lvd142m, size: 224, grid: 16}"
+    config = compose("prepare", ["experiment=image/imagenet256_repa", "data.path=DIR", f"+encoders.tokens={teacher}"])
+    check(config["encoders"]["tokens"], "encoders.tokens")

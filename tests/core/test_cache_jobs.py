@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cache_toys
@@ -22,7 +23,7 @@ from multigen.cache.encode import Cost, Size, cost
 from multigen.cache.plan import Plan, estimate, missing
 from multigen.cache.progress import amount, duration
 from multigen.cache.whitening import spec_of
-from multigen.cache.write import run
+from multigen.cache.write import on_device, run
 from multigen.state import MultigenError
 
 STORAGE = Storage("float32", shard=4)
@@ -180,3 +181,29 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("size", "text"), [(12, "12 B"), (7.2e6, "7.2 MB"), (3e15, "3e+03 TB")])
 def test_amounts_are_readable(size: float, text: str) -> None:
     assert amount(size) == text
+
+
+def test_processes_take_turns_on_several_devices(tmp_path, monkeypatch):
+    plans = Plan.begin(replace(job(), device="cuda"), STORAGE, tmp_path)
+    todo = {0: [plans], 1: [plans]}
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    moved = [on_device(todo, number) for number in range(3)]
+    assert [str(part[1][0].job.device) for part in moved] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert all(part[0][0] is part[1][0] and part[0][0].job.dataset is plans.job.dataset for part in moved)
+    fixed = {0: [Plan.begin(replace(job(), device="cuda:1"), STORAGE, tmp_path)]}
+    assert on_device(fixed, 1) is fixed
+
+
+class Broken(Toys):
+    def __getitem__(self, index):
+        if index == 9:
+            raise MultigenError("example 9 is broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("workers", "jobs"), [(0, 1), (1, 1), (0, 2)])
+def test_what_a_data_set_refuses_is_said_once_and_in_one_line(tmp_path, workers, jobs, capfd):
+    broken = replace(job(dataset=Broken()), workers=workers)
+    with pytest.raises(MultigenError) as caught:
+        build(broken, STORAGE, tmp_path, jobs=jobs, log=quiet)
+    assert str(caught.value) == "example 9 is broken" and "Traceback" not in capfd.readouterr().err

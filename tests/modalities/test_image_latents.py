@@ -7,13 +7,10 @@ import pytest
 import torch
 
 from modalities.image.autoencoder import Decoder
-from modalities.image.latent_data import LatentData, layout
 from modalities.image.latents import Latents
-from modalities.image.sets import resolution
 from multigen import testing
 from multigen.random import keys
 from multigen.state import MultigenError
-from multigen.store import Writer
 
 SIDE, CHANNELS = 4, 2
 
@@ -133,48 +130,3 @@ def test_a_decoder_that_is_not_there_or_of_other_latents_is_named(autoencoder, t
         Decoder(str(tmp_path / "nowhere"))(torch.zeros(1, CHANNELS, SIDE, SIDE))
     with pytest.raises(MultigenError, match="decodes 2 channels, not 4"):
         Decoder(str(folder))(torch.zeros(1, 4, SIDE, SIDE))
-
-
-@pytest.fixture
-def prepared(tmp_path):
-    wanted = {"tokens": [3, 5], "caption": [6]}
-    about = {
-        "name": "toy",
-        "licence": "none",
-        "recipe": {},
-        "latent": [CHANNELS, SIDE, SIDE],
-        "targets": wanted,
-        "groups": ["a", "b", "c"],
-    }
-    with Writer(tmp_path / "toy", layout([CHANNELS, SIDE, SIDE], wanted), about) as writer:
-        for i in range(6):
-            one = example(i)
-            moments = np.concatenate([one["latent_mean"], one["latent_std"]])
-            target = {name: np.full(shape, i) for name, shape in wanted.items()}
-            writer.add({**one, "moments": moments, **target}, "valid" if i == 2 else "train")
-    return tmp_path
-
-
-def test_prepared_latents_are_read_back(prepared):
-    data = LatentData("toy", SIDE, targets=["caption", "tokens"], root=prepared)
-    assert len(data) == 5 and data.classes == ("a", "b", "c") and data.labels.tolist() == [0, 1, 0, 1, 2]
-    item = data[2]
-    np.testing.assert_allclose(item["latent_mean"], example(3)["latent_mean"], atol=2e-3)
-    assert (item["latent_std"] == 0.5).all() and item["label"] == 0 and item["name"] == "picture 3"
-    batch = latents().collate([data[i] for i in range(5)], list(range(5)))
-    assert batch.target["tokens"].value.shape == (5, 3, 5) and batch.target["caption"].value[2].tolist() == [3.0] * 6
-    assert "target" not in LatentData("toy", SIDE, root=prepared)[0]
-    assert len({LatentData("toy", SIDE, split, root=prepared).fingerprint for split in ("train", "valid", "all")}) == 3
-
-
-def test_latents_that_are_not_there_are_refused(prepared):
-    with pytest.raises(MultigenError, match=r"latents other are not prepared in .*other"):
-        LatentData("other", SIDE, root=prepared)
-    with pytest.raises(MultigenError, match=r"holds no pictures, but .*'latent_mean'.*give reference="):
-        resolution(LatentData("toy", SIDE, root=prepared))
-    with pytest.raises(MultigenError, match=r"of shape \[2, 4, 4\], not of side 32"):
-        LatentData("toy", root=prepared)
-    with pytest.raises(MultigenError, match="no target 'captions': did you mean 'caption'"):
-        LatentData("toy", SIDE, targets=["captions"], root=prepared)
-    with pytest.raises(MultigenError, match="no split 'test'"):
-        LatentData("toy", SIDE, "test", root=prepared)

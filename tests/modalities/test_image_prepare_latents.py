@@ -1,0 +1,422 @@
+"""Any source of pictures to latents on the disk: lists, crops, moments, scale, what is left out and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from modalities.image import latent_prepare, stored
+from modalities.image.autoencoder import Posterior
+from modalities.image.autoencoder_training import Recipe, loss
+from modalities.image.encoders import EfficientNetLite0
+from modalities.image.latent_data import LatentData
+from modalities.image.latents import Latents
+from modalities.image.modality import Image
+from modalities.image.pictures import Pictures, crop, divided, make_index
+from modalities.image.sets import resolution
+from modalities.image.sources import open_source
+from multigen import cache, files
+from multigen.cache import Job, Storage
+from multigen.modality import whole
+from multigen.random import Noise, keys
+from multigen.state import MultigenError
+
+PIXELS, CHANNELS, SIDE = 16, 2, 8
+
+
+def picture(seed: int, width: int = 20, height: int = 17) -> bytes:
+    """A JPEG of smooth noise."""
+    small = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), np.uint8)
+    file = io.BytesIO()
+    Pillow.fromarray(small).resize((width, height)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def write(folder: Path, contents: dict[str, bytes]) -> Path:
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+CLASSED = {f"{'cat' if i % 3 else 'ant'}/{i:02d}.jpg": picture(i) for i in range(12)}
+
+
+def autoencoder(folder: Path, seed: int = 0, decoder_alone: bool = False) -> Path:
+    """A small random one. `decoder_alone`: its encoder is that of seed 0."""
+    diffusers = pytest.importorskip("diffusers")
+    shape = {"block_out_channels": (8, 8), "norm_num_groups": 4, "latent_channels": CHANNELS, "sample_size": PIXELS}
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    torch.manual_seed(0)
+    first = diffusers.AutoencoderKL(**shape, **blocks)
+    torch.manual_seed(seed)
+    network = diffusers.AutoencoderKL(**shape, **blocks)
+    if decoder_alone:
+        network.encoder.load_state_dict(first.encoder.state_dict())
+        network.quant_conv.load_state_dict(first.quant_conv.state_dict())
+    network.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    return str(autoencoder(tmp_path_factory.mktemp("vae")))
+
+
+@pytest.fixture
+def latents(data_root, tmp_path, vae):
+    """Makes latents of some files, or of a source."""
+
+    def make(source, **options):
+        path = write(tmp_path / "source", source) if isinstance(source, dict) else source
+        chosen = {"name": "mine", "vae": vae, "pixels": PIXELS, "share": 20.0, "device": "cpu", "shard": 5, **options}
+        return latent_prepare.prepare(path, **chosen)
+
+    return make
+
+
+def listed(source):
+    return [entry._asdict() for entry in open_source(source).entries()]
+
+
+# -------------------------------------------------------------------------------------------------------------------- crops
+
+
+def test_the_crop_is_halved_by_means_and_then_bicubic():
+    """ADM's: what is four times too large is a mean of 16 pixels where nothing is left to interpolate."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    found = crop(Pillow.fromarray(noise), 16)
+    middle = noise[:, 16:80].astype(float).reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert found.shape == (16, 16, 3) and np.abs(found - middle).max() < 2  # each mean of four is rounded
+    ramp = np.arange(40, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
+    assert np.array_equal(crop(Pillow.fromarray(ramp), 20), ramp[:, 10:30])
+    assert crop(Pillow.fromarray(noise[:10, :12]), 16).shape == (16, 16, 3)
+
+
+# ------------------------------------------------------------------------------------------------------------------ sources
+
+
+def test_folders_are_classes_and_texts_are_captions(tmp_path):
+    root = write(tmp_path, {**CLASSED, "ant/00.txt": b"an\nant ", "notes.md": b"", ".hidden/1.jpg": b""})
+    found = listed(root)
+    assert len(found) == 12 and [e["name"] for e in found] == sorted(CLASSED)
+    assert {e["group"] for e in found} == {"ant", "cat"} and {e["split"] for e in found} == {""}
+    assert [e["caption"] for e in found][:2] == ["an ant", ""]
+
+
+def test_train_and_val_are_sides_where_there_is_nothing_else(tmp_path):
+    sided = write(tmp_path / "a", {f"{side}/{name}": x for side in ("train", "val") for name, x in CLASSED.items()})
+    assert {(e["split"], e["group"]) for e in listed(sided)} == {(s, g) for s in ("train", "valid") for g in ("ant", "cat")}
+    vehicles = write(tmp_path / "b", {"train/1.jpg": b"", "car/1.jpg": b""})
+    assert {(e["split"], e["group"]) for e in listed(vehicles)} == {("", "train"), ("", "car")}
+
+
+def zipped(path: Path, contents: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, (name, content) in enumerate(contents.items()):
+            archive.writestr(name, content, zipfile.ZIP_DEFLATED if i % 2 else zipfile.ZIP_STORED)
+    return path
+
+
+def tarred(path: Path, contents: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(numbers):
+    found = {}
+    for i in numbers:
+        found |= {f"{i:03d}.jpg": picture(i), f"{i:03d}.cls": str(i % 2).encode(), f"{i:03d}.txt": f"picture {i}".encode()}
+    return found
+
+
+def test_a_zip_and_shards_hold_what_a_folder_holds(tmp_path):
+    folder, archive = write(tmp_path / "f", CLASSED), zipped(tmp_path / "a.zip", CLASSED)
+    keys = ("name", "group", "split", "caption")
+    assert [[e[k] for k in keys] for e in listed(archive)] == [[e[k] for k in keys] for e in listed(folder)]
+    for entry in listed(archive):
+        read = open_source(archive).picture(entry["name"], entry["place"], PIXELS)
+        assert np.array_equal(read, Pillow.open(folder / entry["name"]).convert("RGB"))
+    shards = tmp_path / "shards"
+    tarred(shards / "train-000.tar", samples(range(4)))
+    tarred(shards / "val-000.tar", {**samples([4]), "005.png": picture(5), "005.json": b'{"label": 1, "caption": "five"}'})
+    found = listed(shards)
+    assert [e["group"] for e in found] == [0, 1] * 3 and [e["split"] for e in found] == ["train"] * 4 + ["valid"] * 2
+    assert [e["caption"] for e in found][3:] == ["picture 3", "picture 4", "five"]
+    read = open_source(shards).picture(found[2]["name"], found[2]["place"], PIXELS)
+    assert np.array_equal(read, Pillow.open(io.BytesIO(picture(2))).convert("RGB"))
+
+
+def test_parquet_files_and_folders_of_datasets(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    told = {"info": {"features": {"label": {"names": ["ant", "cat"], "_type": "ClassLabel"}}}}
+    rows = {
+        "image": [{"bytes": picture(i), "path": None} for i in range(5)],
+        "label": [0, 1, 1, 0, 1],
+        "text": [f"picture {i}" for i in range(5)],
+    }
+    table = pyarrow.table(rows).replace_schema_metadata({"huggingface": json.dumps(told)})
+    (tmp_path / "hub").mkdir()
+    parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet", row_group_size=2)
+    saved = tmp_path / "saved"
+    write(saved, {"dataset_dict.json": b"{}"})
+    for side in ("train", "validation"):
+        (saved / side).mkdir()
+        with (
+            pyarrow.OSFile(str(saved / side / "data-00000-of-00001.arrow"), "wb") as file,
+            pyarrow.ipc.new_stream(file, table.schema) as out,
+        ):
+            out.write_table(table)
+    for path, sides in ((tmp_path / "hub", ["train"]), (saved, ["train", "valid"])):
+        source, found = open_source(path), listed(path)
+        assert source.classes() == ["ant", "cat"] and list(dict.fromkeys(e["split"] for e in found)) == sides
+        assert [e["group"] for e in found][:5] == rows["label"] and found[3]["caption"] == "picture 3"
+        read = source.picture(found[3]["name"], found[3]["place"], PIXELS)
+        assert np.array_equal(read, Pillow.open(io.BytesIO(picture(3))).convert("RGB"))
+
+
+def test_a_source_without_its_library_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MultigenError, match=r"a\.parquet needs the package 'pyarrow', which is not installed"):
+        listed(tmp_path / "a.parquet")
+
+
+def test_sources_that_cannot_be_used_are_named(tmp_path):
+    for name, content, message in (
+        ("gone", None, "gone does not exist"),
+        ("a.rar", b"x", r"a\.rar holds no pictures that can be read: choices are a folder, \.zip"),
+        ("a.zip", b"x", r"a\.zip is no readable zip file"),
+        ("a.tar", b"x" * 600, r"a\.tar is no readable tar file"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(MultigenError, match=message):
+            listed(tmp_path / name)
+    archive = zipped(tmp_path / "b.zip", CLASSED)
+    content = bytearray(archive.read_bytes())
+    content[60] ^= 255
+    archive.write_bytes(content)
+    entry = next(iter(open_source(archive).entries()))
+    with pytest.raises(MultigenError, match="a member's checksum does not match"):
+        open_source(archive).picture(entry.name, entry.place, PIXELS)
+
+
+# -------------------------------------------------------------------------------------------------------------------- index
+
+
+def test_an_index_is_made_once_and_knows_classes_and_sides(tmp_path):
+    root, folder = write(tmp_path / "s", CLASSED), tmp_path / "index"
+    make_index(open_source(root), folder, share=20.0)
+    data = Pictures(folder, PIXELS)
+    assert data.store.manifest["groups"] == ["ant", "cat"] and data.store.column("label").tolist() == [0] * 4 + [1] * 8
+    assert data[5]["image"].shape == (PIXELS, PIXELS, 3) and data[5]["readable"] and data[5]["name"] == "cat/02.jpg"
+    before = (folder / "manifest.json").stat().st_mtime_ns
+    make_index(open_source(root), folder, share=20.0)
+    assert (folder / "manifest.json").stat().st_mtime_ns == before
+    write(root, {"cat/99.jpg": picture(99)})
+    make_index(open_source(root), folder, share=20.0)
+    assert len(Pictures(folder, PIXELS)) == 13 and Pictures(folder, PIXELS).fingerprint != data.fingerprint
+
+
+def test_the_held_out_share_is_a_hash_of_the_name():
+    names = [f"{i}.jpg" for i in range(4000)]
+    sides = dict(zip(names, divided(names, 10.0), strict=True))
+    assert list(sides.values()).count("valid") == pytest.approx(400, abs=60)
+    assert all(side == sides[name] for name, side in zip(names[::7], divided(names[::7], 10.0), strict=True))
+    assert divided(["a", "b"], 0.0).count("valid") == 1
+
+
+def test_pictures_in_and_out_of_classes_are_refused(tmp_path):
+    root = write(tmp_path / "s", {**CLASSED, "stray.jpg": picture(1)})
+    with pytest.raises(MultigenError, match=r"stray\.jpg has no class, unlike others.*classed=false"):
+        make_index(open_source(root), tmp_path / "index")
+    make_index(open_source(root), tmp_path / "index", classed=False)
+    assert Pictures(tmp_path / "index", PIXELS).store.manifest["groups"] == []
+
+
+# ------------------------------------------------------------------------------------------------------------------ latents
+
+
+def test_latents_are_the_autoencoders_moments(latents, vae, tmp_path):
+    folder = latents(CLASSED)
+    manifest = files.read_json(folder / "manifest.json")
+    assert manifest["latent"] == [CHANNELS, SIDE, SIDE] and manifest["groups"] == ["ant", "cat"]
+    data = LatentData("mine", SIDE, "all")
+    assert len(data) == 12 == sum(manifest["count"].values()) and data.classes == ("ant", "cat")
+    assert data.labels.tolist() == [0] * 4 + [1] * 8
+    item = data[7]
+    seen = crop(Pillow.open(tmp_path / "source" / item["name"]).convert("RGB"), PIXELS)
+    with torch.no_grad():
+        posterior = Posterior(vae).network.encode(torch.from_numpy(seen.copy()).permute(2, 0, 1)[None] / 127.5 - 1).latent_dist
+    np.testing.assert_allclose(item["latent_mean"], posterior.mean[0], atol=2e-3, rtol=2e-3)
+    np.testing.assert_allclose(item["latent_std"], posterior.std[0], atol=2e-3, rtol=2e-3)
+    sides = [LatentData("mine", SIDE, side) for side in ("train", "valid")]
+    assert sum(map(len, sides)) == 12 and len({d.fingerprint for d in (data, *sides)}) == 3
+    with pytest.raises(MultigenError, match=r"holds no pictures, but .*'latent_mean'.*give reference="):
+        resolution(data)
+    with pytest.raises(MultigenError, match=r"of shape \[2, 8, 8\], not of side 32"):
+        LatentData("mine")
+    with pytest.raises(MultigenError, match="no split 'test'"):
+        LatentData("mine", SIDE, "test")
+    with pytest.raises(MultigenError, match=r"latents other are not prepared in .*other; run `multigen prepare"):
+        LatentData("other", SIDE)
+
+
+def test_scale_and_shift_are_measured(latents, vae):
+    latents(CLASSED)
+    modality = Latents(SIDE, 2, channels=CHANNELS, scale=None, shift=None, latents="mine", decoder=vae)
+    data = LatentData("mine", SIDE)
+    draws = [modality.collate([data[i] for i in range(len(data))], [k * 100 + i for i in range(len(data))]) for k in range(40)]
+    clean = torch.cat([batch.clean["image"] for batch in draws])  # (N, C, h, w)
+    torch.testing.assert_close(clean.mean((0, 2, 3)), torch.zeros(CHANNELS), atol=0.05, rtol=0)
+    torch.testing.assert_close(clean.std((0, 2, 3)), torch.ones(CHANNELS), atol=0.05, rtol=0)
+    with pytest.raises(MultigenError, match="scale and shift are measured"):
+        Latents(SIDE, 2, scale=None, shift=None)
+    with pytest.raises(MultigenError, match="latents nowhere are not prepared"):
+        Latents(SIDE, 2, scale=None, latents="nowhere")
+
+
+def test_a_decoder_of_other_latents_is_refused(latents, vae, tmp_path):
+    latents(CLASSED)
+    tuned, other = autoencoder(tmp_path / "tuned", 1, decoder_alone=True), autoencoder(tmp_path / "other", 1)
+
+    def decoded(decoder):
+        modality = Latents(SIDE, 2, channels=CHANNELS, latents="mine", decoder=str(decoder))
+        return modality.decode({"image": torch.zeros(1, CHANNELS, SIDE, SIDE)}, modality.template([0], 0))
+
+    assert decoded(vae)[0].shape == decoded(tuned)[0].shape == (PIXELS, PIXELS, 3)
+    with pytest.raises(MultigenError, match=r"the latents were made by .*vae.*, and the encoder of .*other .* makes others"):
+        decoded(other)
+    with pytest.raises(MultigenError, match=r"holds other latents \(its autoencoder is .*; give another data\.name"):
+        latents(CLASSED, vae=str(other))
+    with pytest.raises(MultigenError, match="needs pictures of a multiple of 2 pixels, not 15"):
+        latents(CLASSED, pixels=15)
+
+
+def test_what_cannot_be_read_is_named_counted_and_left_out(latents, capsys):
+    broken = {**CLASSED, "cat/cut.jpg": picture(1)[:300], "ant/text.png": b"no picture"}
+    folder = latents(broken)
+    said = capsys.readouterr().out
+    assert "cut.jpg is not a readable image" in said and "left out 2 of 14 pictures" in said
+    data = LatentData("mine", SIDE, "all")
+    assert len(data) == 12 and not {"cat/cut.jpg", "ant/text.png"} & {data[i]["name"] for i in range(12)}
+    assert [left["name"] for left in files.read_json(folder / "manifest.json")["skipped"]] == ["ant/text.png", "cat/cut.jpg"]
+    for workers in (0, 1):
+        with pytest.raises(MultigenError, match=r"^target.*|.*(cut\.jpg|text\.png) is not a readable image") as caught:
+            latents(broken, name=f"strict{workers}", strict=True, workers=workers)
+        assert "\n" not in str(caught.value)
+
+
+def test_sources_without_use_are_refused(latents, tmp_path, monkeypatch):
+    with pytest.raises(MultigenError, match="holds no picture"):
+        latents({"readme.txt": b"hello"})
+    with pytest.raises(MultigenError, match=r"none of the 2 pictures of .* can be read"):
+        latents(write(tmp_path / "broken", {"1.jpg": b"x", "2.jpg": b"y"}))
+    root = write(tmp_path / "classes", CLASSED)
+    (root / "dog").mkdir()
+    with pytest.raises(MultigenError, match=r"class folder .*classes/dog holds no picture"):
+        latents(root)
+    (root / "dog").rmdir()
+    with pytest.raises(MultigenError, match=r"which pictures\? give data\.path="):
+        latents(None, name="new")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    with pytest.raises(MultigenError, match=r"target 'moments' needs .* kB in .*, where 1 kB are left"):
+        latents(root)
+
+
+def test_preparing_again_verifies_and_mends(latents):
+    folder = latents(CLASSED)
+    first = content(folder)
+    shard = next(folder.glob("cache/*/shard_00001.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    with pytest.raises(MultigenError, match=r"corrupt.*run `multigen prepare"):
+        LatentData("mine", SIDE)[0]
+    latents(None)  # the pictures are where they were
+    assert content(folder) == first
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What lies below a folder, without locks."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+# ----------------------------------------------------------------------------------------------------------------- teachers
+
+
+def test_teachers_see_the_pictures_and_training_needs_neither(latents, tmp_path, data_root):
+    latents({**CLASSED, "ant/00.txt": b"an ant"})
+    teacher = EfficientNetLite0(size=32, grid=2, pretrained=False)
+    data = {side: LatentData("mine", SIDE, side) for side in ("train", "valid")}
+    seen = whole(data["train"])
+    assert seen.fingerprint == data["train"].fingerprint and {"raw", "caption", "latent_mean"} <= seen[0].keys()
+    modality = Latents(SIDE, 2, channels=CHANNELS, encoders={"tokens": teacher})
+    job = Job(seen, modality, teacher, "tokens", batch_size=4)
+    cache.prepare(job, Storage(dtype="float32"), [whole(data["valid"])])
+    (tmp_path / "source").rename(tmp_path / "gone")
+    reading = LatentData("mine", SIDE, "train", targets=["tokens"])
+    pixels = crop(Pillow.open(tmp_path / "gone" / reading[2]["name"]).convert("RGB"), PIXELS)
+    batch = Image(PIXELS, 0, encoders={"tokens": teacher}).collate([{"image": pixels, "raw": pixels}], [0])
+    np.testing.assert_allclose(reading[2]["target"]["tokens"], teacher(batch).value[0], atol=1e-4, rtol=1e-3)
+    assert reading.fingerprint != data["train"].fingerprint
+    with pytest.raises(MultigenError, match=r"no target 'token': did you mean 'tokens'"):
+        LatentData("mine", SIDE, "train", targets=["token"])[0]
+    with pytest.raises(MultigenError, match=r"the pictures are no more in .*source: give data\.path"):
+        seen[0]
+    assert LatentData("mine", SIDE, "train", path=tmp_path / "gone").whole()[0]["raw"].shape == (PIXELS, PIXELS, 3)
+
+
+def test_prepared_pictures_are_a_source(tmp_path):
+    large = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    rows = [{"name": f"picture {i}", "group": "ab"[i % 2], "split": ("train", "valid")[i // 2]} for i in range(3)]
+    stored.store(tmp_path / "emoji", {16: large[:, ::2, ::2], 32: large}, rows, {"groups": ["a", "b"]})
+    make_index(open_source(tmp_path / "emoji"), tmp_path / "index")
+    for size, wanted in ((16, large[:, ::2, ::2]), (32, large)):
+        data = Pictures(tmp_path / "index", size)
+        assert np.array_equal(data[1]["image"], wanted[1]) and data[1]["caption"] == "picture 1"
+    assert data.store.manifest["groups"] == ["a", "b"] and data.store.column("split").tolist() == [0, 0, 1]
+
+
+def test_an_autoencoder_of_ones_own_is_trained_once_and_measured(latents, data_root, capsys):
+    recipe = Recipe(channels=(8, 8), latent=CHANNELS, steps=3, batch_size=2)
+    folder = latents(CLASSED, vae=None, autoencoder=recipe)
+    about = files.read_json(folder / "vae" / "training.json")
+    assert about["recipe"]["steps"] == 3 and about["held_out"]["pictures"] == 2 and about["held_out"]["psnr"] > 0
+    assert "PSNR" in capsys.readouterr().out and not list(folder.glob(".vae*"))
+    before = (folder / "vae" / "training.json").stat().st_mtime_ns
+    latents(CLASSED, vae=None, autoencoder=recipe)
+    assert (folder / "vae" / "training.json").stat().st_mtime_ns == before
+    modality = Latents(SIDE, 2, channels=CHANNELS, scale=None, shift=None, latents="mine", decoder="mine/vae")
+    assert modality.decode({"image": torch.zeros(1, CHANNELS, SIDE, SIDE)}, modality.template([0], 0))[0].shape == (
+        PIXELS,
+        PIXELS,
+        3,
+    )
+    with pytest.raises(MultigenError, match="holds latents, and its autoencoder is damaged, or of other pictures or settings"):
+        latents(CLASSED, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=4, batch_size=2))
+
+
+def test_the_loss_of_an_autoencoder_is_error_and_divergence():
+    network = Recipe(channels=(8, 8), latent=CHANNELS).network()
+    pixels, noise = torch.rand(2, 3, PIXELS, PIXELS), Noise(keys(0, range(2)))
+    bare, both = loss(network, pixels, noise, 0.0), loss(network, pixels, noise, 0.5)
+    posterior = network.encode(pixels).latent_dist
+    divergence = posterior.kl().mean() / posterior.mean[0].numel()
+    torch.testing.assert_close(both - bare, 0.5 * divergence)
+    made = network.decode(posterior.mean + posterior.std * noise.normal(posterior.mean.shape[1:])).sample
+    torch.testing.assert_close(bare, (made - pixels).abs().mean())
