@@ -138,8 +138,10 @@ def test_choice_goes_with_an_experiment(choice):
 
 @pytest.mark.parametrize("given", ["denoiser=steerable denoiser.layers=6 denoiser.width=8", "denoiser=semla denoiser.width=8"])
 def test_molecules_by_another_network(given, small_data, tmp_path):
-    config = stand_in.replaced(composed("molecule/reed", *small("molecule/reed"), *given.split(), "targets=online"))
-    Experiment(config).trainer(Run(tmp_path / "run", config)).fit()
+    config = stand_in.replaced(composed("molecule/reed", *small("molecule/reed"), *given.split()))
+    experiment = Experiment(config)
+    prepare_targets(experiment, {"batch_size": 8, "device": "cpu", "workers": 0, "jobs": 1})
+    experiment.trainer(Run(tmp_path / "run", config)).fit()
     (row,) = [row for row in Run(tmp_path / "run").history() if "loss" in row]
     assert all(row[f"loss/{term}"] == row[f"loss/{term}"] for term in ("graph", "atoms", "name", "denoise/coords"))
 
