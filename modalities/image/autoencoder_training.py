@@ -8,6 +8,7 @@ from its last checkpoint, to the same weights.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         at_least(1, latent=self.latent, layers=self.layers, steps=self.steps, batch_size=self.batch_size, every=self.every)
+        at_least(1, channels=min(self.channels, default=0))
         object.__setattr__(self, "channels", tuple(self.channels))
 
     def rate_at(self, step: int) -> float:
@@ -78,7 +80,7 @@ class Recipe:
                 block_out_channels=self.channels,
                 layers_per_block=self.layers,
                 latent_channels=self.latent,
-                norm_num_groups=min(8, *self.channels),
+                norm_num_groups=math.gcd(8, *self.channels),
                 scaling_factor=1.0,
             )
 

@@ -68,7 +68,7 @@ def name_of(example: Example) -> str:
     if "caption" not in example or "raw" not in example:
         needs = "captions need pictures with a view for teachers in `raw` and a name in `caption`"
         raise MultigenError(f"{needs}; an example holds {sorted(example)}")
-    return str(example["caption"])
+    return str(example.get("name", example["caption"]))
 
 
 def write(
@@ -82,7 +82,7 @@ def write(
 
     Args:
         caption: uint8 (B, 3, H, W) -> lines.
-        dataset: examples with ``raw`` and ``caption``, their name.
+        dataset: examples with ``raw`` and ``name``, or where that is missing ``caption``, which then is their name.
         show: called with the number of pictures that were looked at.
 
     Returns:

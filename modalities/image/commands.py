@@ -90,15 +90,18 @@ def caption(arguments: list[str]) -> None:
     from multigen.build.experiment import Experiment
     from multigen.cache.progress import bar
     from multigen.distributed import resolve
+    from multigen.modality import whole
 
     own = {"prompt": captions.PROMPT, "tokens": "200", "batch_size": "16", "device": "auto", "model": "", "out": ""}
     given = own | {k: v for k, _, v in (a.partition("=") for a in arguments) if k in own}
     for key in ("model", "out"):
         if not given[key]:
             raise MultigenError(f"multigen caption needs {key}=...; see `multigen caption --help`")
-    experiment, *rest = [a for a in arguments if a.partition("=")[0] not in own]
-    made = Experiment(_compose([f"experiment={experiment}", *rest]))
-    pictures = [(data, i) for data in made.datasets.values() for i in range(len(data))]
+    if len(plain := [a for a in arguments if "=" not in a]) != 1:
+        raise MultigenError(f"multigen caption needs one experiment, got {plain}; see `multigen caption --help`")
+    rest = [a for a in arguments if "=" in a and a.partition("=")[0] not in own]
+    made = Experiment(_compose([f"experiment={plain[0]}", *rest]))
+    pictures = [(data, i) for data in map(whole, made.datasets.values()) for i in range(len(data))]
     model = captions.Captioner(given["model"], given["prompt"], _number(given, "tokens")).to(resolve(given["device"]))
     with bar("captioning", len(pictures)) as show:
         count = captions.write(model, (data[i] for data, i in pictures), given["out"], _number(given, "batch_size"), show)

@@ -1,7 +1,8 @@
 """Teachers: frozen networks that see the clean picture, or read its caption.
 
-They read ``Batch.raw``: ``image``, uint8 (B, 3, R, R), and ``caption``, uint8 (B, L), UTF-8 padded with zeros. Features of
-pictures come as tokens on the student's grid, row by row as the student's own tokens, so that each is aligned with its patch.
+They read ``Batch.raw``: ``image``, uint8 (B, 3, R, R), and ``caption``, uint8 (B, L), UTF-8 padded with zeros; with captions
+out of a file ``name``, where the data have one. Features of pictures come as tokens on the student's grid, row by row as the
+student's own tokens, so that each is aligned with its patch.
 """
 
 from __future__ import annotations

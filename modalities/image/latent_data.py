@@ -80,7 +80,7 @@ class LatentData:
         path: str | Path | None = None,
         root: str | Path | None = None,
     ) -> None:
-        self.folder, self.root = place(name, root), Path(root) if root else None
+        self.folder, self.root = place(name, root).absolute(), Path(root) if root else None
         self.manifest = read_manifest(self.folder)
         if (shape := self.manifest["latent"])[-1] != size:
             raise MultigenError(f"latents {self.folder.name} are of shape {shape}, not of side {size}")
@@ -95,8 +95,16 @@ class LatentData:
 
     @cached_property
     def moments(self) -> Reader:
-        """Of all pictures of the index."""
-        return Reader(self.folder / self.manifest["moments"], command=COMMAND)
+        """Of all pictures of the index.
+
+        Raises:
+            MultigenError: they are of other pictures, whose index has been replaced since; or they are damaged.
+        """
+        found = Reader(self.folder / self.manifest["moments"], command=COMMAND)
+        if found.spec.dataset != Pictures(self.folder / "pictures", self.manifest["pixels"]).fingerprint:
+            told = f"latents {self.folder.name} are of other pictures than {self.store.folder} lists"
+            raise MultigenError(f"{told}; run `{COMMAND}`")
+        return found
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:

@@ -93,6 +93,9 @@ def prepare(
 
 def _trained(data: Pictures, recipe: Recipe, folder: Path, device: torch.device) -> Path:
     """An autoencoder of the pictures themselves, measured on those that are held out."""
+    if data.size % (factor := 2 ** (len(recipe.channels) - 1)):
+        told = f"an autoencoder of {len(recipe.channels)} levels needs pictures of a multiple of {factor} pixels"
+        raise MultigenError(f"{told}, not {data.size}: change data.pixels or data.autoencoder.channels")
     sides = data.store.column("split")  # (N,)
     held_out = np.flatnonzero(sides != 0)  # (n,)
     train = Some(data, np.flatnonzero(sides == 0))

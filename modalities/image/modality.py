@@ -103,8 +103,9 @@ class Image:
             found["image"] = self._stack([e["raw"] for e in examples]).contiguous()  # (B, C, R, R)
         if "readable" in examples[0]:
             found["readable"] = torch.tensor([e["readable"] for e in examples])  # (B,)
-        if "caption" in examples[0]:
-            found["caption"] = encode_text([e["caption"] for e in examples])  # (B, L)
+        for text in ("caption", "name"):
+            if text in examples[0]:
+                found[text] = encode_text([e[text] for e in examples])  # (B, L)
         return found
 
     def _flipped(self, images: Tensor, raw: State, key: Tensor, cached: bool) -> tuple[Tensor, State]:

@@ -33,7 +33,7 @@ def make_index(source: Source, folder: Path, share: float = 10.0, classed: bool 
     Args:
         source: where they are.
         folder: where the index shall lie.
-        share: per cent of the pictures that are held out, by a hash of their names, where the source has no sides.
+        share: per cent of the pictures that are held out, by a hash of their names, where the source holds out none.
         classed: whether folders, and numbers that the source has, are classes.
 
     Raises:
@@ -63,7 +63,8 @@ def _fill(writer: Writer, source: Source, share: float, classed: bool) -> None:
     if not names:
         raise MultigenError(f"{source.path} holds no picture")
     classes, labels = numbered(groups, source.classes())
-    splits = [side or "train" for side in sides] if any(sides) else divided(names, share)
+    # a source whose only side is train has nothing held out yet
+    splits = [side or "train" for side in sides] if {*sides} - {"", "train"} else divided(names, share)
     writer.relabel(splits, label=labels)
     writer.about = {**writer.about, "groups": classes}
 

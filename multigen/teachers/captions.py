@@ -70,6 +70,8 @@ def checksum(captions: Captions | None) -> str | None:
 
 
 def said(batch: Batch, encoder: Any, captions: Captions | None) -> list[str]:
-    """What a teacher of text reads: what the data say of each example, or the caption that is kept under that name."""
-    names = decode_text(raw(batch, "caption", encoder))
-    return names if captions is None else captions.of(names)
+    """What a teacher of text reads: what the data say of each example, or the caption that is kept under its name, which is
+    what they say where they have no names."""
+    if captions is None:
+        return decode_text(raw(batch, "caption", encoder))
+    return captions.of(decode_text(raw(batch, "name" if "name" in batch.raw else "caption", encoder)))

@@ -26,9 +26,11 @@ def settings(model: str | Path) -> Any:
 
 def asked(load: Callable[..., T], model: str | Path, **options: Any) -> T:
     """`load` of what belongs to a model, or the reason in one line why there is none."""
+    from safetensors import SafetensorError
+
     try:
         return load(str(model), **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MultigenError(f"cannot load {model} ({reason}); a local folder can be given in its place") from None
 
@@ -45,17 +47,16 @@ def network(
         needless: what the names of weights begin with that the files may lack.
 
     Raises:
-        MultigenError: the files lack weights, or cannot be read.
+        MultigenError: the files lack weights, have them in another shape, or cannot be read.
     """
     if not pretrained:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             return kind.from_config(config)
-    load = kind.from_pretrained
-    net, found = asked(load, model, config=config, use_safetensors=True, output_loading_info=True)
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are refused below, in one line
+    net, found = asked(kind.from_pretrained, model, config=config, use_safetensors=True, **options)
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(needless))
-    if wrong := [*missing, *found["mismatched_keys"]]:
-        raise MultigenError(
-            f"the weights of {model} do not fit {type(net).__name__}: {len(wrong)} are missing, such as {wrong[0]}"
-        )
+    if wrong := [*missing, *sorted(name for name, *_ in found["mismatched_keys"])]:
+        told = f"{len(wrong)} are missing or of another shape, such as {wrong[0]}"
+        raise MultigenError(f"the weights of {model} do not fit {type(net).__name__}: {told}")
     return net

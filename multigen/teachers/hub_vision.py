@@ -87,7 +87,7 @@ class Transformers(Pictures):
             options["interpolate_pos_encoding"] = True
         if hasattr(self.net.config, "mask_ratio"):  # MAE puts tokens in the order of this noise, and then drops some
             options["noise"] = torch.arange(self.side**2, device=x.device).expand(len(x), -1).float()  # (B, T)
-        return self.net(pixel_values=x, **options)
+        return self.net(pixel_values=x.to(self.net.dtype), **options)  # weights come in the type that they are stored in
 
 
 class Preprocessing(NamedTuple):
@@ -112,9 +112,9 @@ def preprocessing(model: str | Path) -> Preprocessing:
     given = read_json(str(hub.asked(cached_file, model, filename="preprocessor_config.json")))
     crop = given.get("crop_size") if given.get("do_center_crop") else None
     factor = 255 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
-    wanted = given.get("do_normalize", True) and "image_mean" in given
+    wanted = given.get("do_normalize", True) and given.get("image_mean") and given.get("image_std")
     mean, std = (given["image_mean"], given["image_std"]) if wanted else ([0.0] * 3, [1.0] * 3)
-    mode = _RESAMPLING.get(int(given.get("resample", 3)), "bicubic")
+    mode = _RESAMPLING.get(int(given.get("resample") or 3), "bicubic")
     return Preprocessing(_side(crop or given.get("size"), model), [m / factor for m in mean], [s / factor for s in std], mode)
 
 

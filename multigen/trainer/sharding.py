@@ -59,7 +59,8 @@ def gathered(modules: Sequence[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            part.set_reshard_after_forward(True, recurse=False)
+            # the outermost keeps its own parameters for the backward pass, which needs them at once
+            part.set_reshard_after_forward(part not in modules, recurse=False)
             part.reshard()
 
 

@@ -12,6 +12,7 @@ import torch
 from modalities.image import captions
 from modalities.image.captions import Captioner, answers
 from modalities.image.encoders import DialogueState, MiniLM, TextState
+from modalities.image.modality import Image
 from multigen.cli.main import run
 from multigen.modality import encode_text
 from multigen.state import Batch, MultigenError
@@ -215,3 +216,15 @@ def test_the_command_captions_the_pictures_of_an_experiment(talking, tmp_path, m
     assert run(asked) == 0 and "0 pictures captioned" in capsys.readouterr().out
     assert run(["caption", "image/emoji_vanilla", "model=nowhere"]) == 2
     assert "multigen caption needs out=..." in capsys.readouterr().err
+    assert run(["caption", f"model={talking}", f"out={out}"]) == 2
+    assert "multigen caption needs one experiment, got []" in capsys.readouterr().err
+
+
+def test_captions_belong_to_the_name_where_the_data_have_one(reading, tmp_path):
+    path = tmp_path / "c.jsonl"
+    nameless = [{"raw": np.zeros((8, 8, 3), np.uint8), "caption": "", "name": name} for name in ("a/1.jpg", "a/2.jpg")]
+    assert captions.write(lambda batch: ["a dog", "a red apple"], nameless, path) == 2
+    assert read(path) == {"a/1.jpg": "a dog", "a/2.jpg": "a red apple"}
+    raw = Image(8, encoders={"caption": None}).teachers_view(nameless)
+    told = TextState(reading, captions=path)(batch_of(["", ""]).replace(raw=raw)).value
+    torch.testing.assert_close(told, TextState(reading)(batch_of(["a dog", "a red apple"])).value)

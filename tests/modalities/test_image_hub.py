@@ -95,6 +95,9 @@ def test_preprocessing_is_the_models_own(models, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(SIZELESS))
     with pytest.raises(MultigenError, match="has no size"):
         preprocessing(tmp_path)
+    nothing = {"size": 24, "image_mean": None, "resample": None}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(nothing))
+    assert preprocessing(tmp_path).mean == [0.0] * 3 and preprocessing(tmp_path).mode == "bicubic"
 
 
 SIZELESS = {"do_rescale": True}
@@ -117,8 +120,26 @@ def test_lacking_weights_are_named(models, tmp_path):
     stored = load_file(models["dinov2"] / "model.safetensors")
     stored.pop("layernorm.weight")
     save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(MultigenError, match=r"do not fit Dinov2Model: 1 are missing, such as layernorm\.weight"):
+    for shape in (None, (3,)):
+        if shape:
+            save_file({**stored, "layernorm.weight": torch.ones(shape)}, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(MultigenError, match=r"Dinov2Model: 1 are missing or of another shape, such as layernorm\.weight"):
+            Transformers(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(MultigenError, match=r"cannot load .*deserializing header"):
         Transformers(tmp_path)
+
+
+@pytest.mark.parametrize("name", PREFIX)
+def test_weights_that_are_stored_in_half_precision(name, models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for file in ("config.json", "preprocessor_config.json"):
+        (tmp_path / file).write_text((models[name] / file).read_text().replace('"dtype": "float32"', '"dtype": "bfloat16"'))
+    stored = load_file(models[name] / "model.safetensors")
+    save_file({k: x.bfloat16() for k, x in stored.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    exact, half = (Transformers(folder)(pictures()).value for folder in (models[name], tmp_path))
+    torch.testing.assert_close(half, exact, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(

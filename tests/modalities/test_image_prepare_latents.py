@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image as Pillow
 from modalities.image import latent_prepare, stored
 from modalities.image.autoencoder import Posterior
 from modalities.image.autoencoder_training import Recipe, loss
+from modalities.image.data import open_image
 from modalities.image.encoders import EfficientNetLite0
 from modalities.image.latent_data import LatentData
 from modalities.image.latents import Latents
@@ -217,6 +219,19 @@ def test_sources_that_cannot_be_used_are_named(tmp_path):
         open_source(archive).picture(entry.name, entry.place, PIXELS)
 
 
+def test_a_number_of_no_class_is_none(tmp_path):
+    assert [e["group"] for e in listed(tarred(tmp_path / "a.tar", {"1.jpg": picture(1), "1.cls": b"-1"}))] == [""]
+
+
+def test_whatever_a_library_says_of_a_damaged_picture_is_one_line(monkeypatch):
+    def fail(picture):
+        raise struct.error("required argument is not an integer")  # as of damaged EXIF data
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", fail)
+    with pytest.raises(MultigenError, match=r"a\.jpg is not a readable image \(required argument"):
+        open_image("a.jpg", picture(1))
+
+
 # -------------------------------------------------------------------------------------------------------------------- index
 
 
@@ -240,6 +255,13 @@ def test_the_held_out_share_is_a_hash_of_the_name():
     assert list(sides.values()).count("valid") == pytest.approx(400, abs=60)
     assert all(side == sides[name] for name, side in zip(names[::7], divided(names[::7], 10.0), strict=True))
     assert divided(["a", "b"], 0.0).count("valid") == 1
+
+
+def test_a_source_that_holds_out_nothing_is_divided(tmp_path):
+    for name, held_out in (("train-000.tar", 1), ("val-000.tar", 4)):
+        tarred(tmp_path / "s" / name, samples(range(4)))
+        make_index(open_source(tmp_path / "s"), tmp_path / "index", share=0.0)
+        assert Pictures(tmp_path / "index", PIXELS).store.manifest["count"]["valid"] == held_out
 
 
 def test_pictures_in_and_out_of_classes_are_refused(tmp_path):
@@ -307,6 +329,8 @@ def test_a_decoder_of_other_latents_is_refused(latents, vae, tmp_path):
         latents(CLASSED, vae=str(other))
     with pytest.raises(MultigenError, match="needs pictures of a multiple of 2 pixels, not 15"):
         latents(CLASSED, pixels=15)
+    with pytest.raises(MultigenError, match="of 3 levels needs pictures of a multiple of 4 pixels, not 18"):
+        latents(CLASSED, name="new", vae=None, pixels=18, autoencoder=Recipe())
 
 
 def test_what_cannot_be_read_is_named_counted_and_left_out(latents, capsys):
@@ -349,6 +373,18 @@ def test_preparing_again_verifies_and_mends(latents):
         LatentData("mine", SIDE)[0]
     latents(None)  # the pictures are where they were
     assert content(folder) == first
+
+
+def test_an_index_of_other_pictures_is_not_read_with_older_latents(latents, tmp_path):
+    """As after a preparation of more pictures that was interrupted between its index and its manifest."""
+    folder = latents(CLASSED)
+    make_index(open_source(write(tmp_path / "source", {"ant/000.jpg": picture(99)})), folder / "pictures", share=20.0)
+    with pytest.raises(
+        MultigenError, match=r"latents mine are of other pictures than .*pictures lists; run `multigen prepare"
+    ):
+        LatentData("mine", SIDE, "all")[0]
+    latents(None)
+    assert LatentData("mine", SIDE, "all")[0]["name"] == "ant/00.jpg"
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -409,6 +445,12 @@ def test_an_autoencoder_of_ones_own_is_trained_once_and_measured(latents, data_r
     )
     with pytest.raises(MultigenError, match="holds latents, and its autoencoder is damaged, or of other pictures or settings"):
         latents(CLASSED, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=4, batch_size=2))
+
+
+def test_groups_of_an_autoencoders_norms_divide_its_channels():
+    Recipe(channels=(12, 20), latent=CHANNELS).network()
+    with pytest.raises(MultigenError, match="channels is at least 1, got 0"):
+        Recipe(channels=())
 
 
 def test_the_loss_of_an_autoencoder_is_error_and_divergence():

@@ -364,3 +364,8 @@ def test_a_package_that_is_not_installed_is_named(package, module, metric, train
 def test_an_unknown_method_is_refused(held_out):
     with pytest.raises(MultigenError, match="unknown method 'mff'; did you mean 'mmff'"):
         Energy(held_out, methods=["mff"])
+
+
+def test_a_distance_to_real_molecules_needs_some():
+    with pytest.raises(MultigenError, match="compares with real molecules: give train and held_out"):
+        FCD(None, None)

@@ -93,7 +93,7 @@ class Shards(Source):
             told = json.loads(texts.get("json", "{}"))
             told = told if isinstance(told, dict) else {}
             label = texts.get("cls", told.get("label"))
-            group = "" if label is None else int(label)
+            group = "" if label is None or int(label) == -1 else int(label)  # some mark with -1 what they keep secret
         except (ValueError, TypeError) as error:
             raise MultigenError(f"{shard}: the class of {next(iter(sample))} is no number ({error})") from None
         return group, " ".join(str(texts.get("txt", told.get("caption") or "")).split())

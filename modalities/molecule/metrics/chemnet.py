@@ -16,7 +16,7 @@ from modalities.molecule.metrics.sets import Chemical, Means, chemicals, named, 
 from multigen import describe, distances
 from multigen.distributed import resolve
 from multigen.modality import Dataset
-from multigen.state import at_least
+from multigen.state import MultigenError, at_least
 
 
 class FCD(Means):
@@ -34,7 +34,7 @@ class FCD(Means):
         device: where it runs.
 
     Raises:
-        MultigenError: the package fcd_torch is not installed.
+        MultigenError: the package fcd_torch is not installed, or there are no real molecules.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class FCD(Means):
         batch_size: int = 128,
         device: str = "auto",
     ) -> None:
+        if train is None or held_out is None:  # as where samples of another program are measured
+            raise MultigenError("the Frechet ChemNet Distance compares with real molecules: give train and held_out")
         super().__init__(held_out, hydrogens)
         chemnet.needed_by("the Frechet ChemNet Distance")
         at_least(2, count=count)
