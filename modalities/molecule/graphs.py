@@ -158,6 +158,8 @@ class PyGDataset:
         if present and hydrogens is False:
             raise MultigenError(f"{type(dataset).__name__} has graphs with hydrogens: hydrogens=false says that it has none")
         self.hydrogens = present if hydrogens is None else hydrogens
+        if self.hydrogens != present:  # items differ, and so do representations of them
+            digest.update(b"hydrogens")
         held = np.array(scaffold.sides(groups, share)) == "valid"  # (all,)
         keep = np.ones(len(sizes), bool) if split == "all" else held == (split == "valid")  # (all,)
         counts = np.array(sizes, np.int64)  # (all,)
