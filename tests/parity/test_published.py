@@ -20,7 +20,6 @@ from test_sit import Weights, attention, gelu, linear, norm, silu, under, wave
 
 from modalities.image import foreign, published
 from modalities.image.commands import _check_process, export_run, import_run
-from modalities.image.latent_data import layout
 from multigen import checkpoint
 from multigen.build.experiment import Experiment
 from multigen.cli.main import run as command
@@ -28,7 +27,6 @@ from multigen.interpolation import DDPM
 from multigen.process import Gaussian
 from multigen.run import Run
 from multigen.state import MultigenError
-from multigen.store import Writer
 
 WIDTH, DEPTH, HEADS, PATCH, CHANNELS, CLASSES, SIDE = 32, 3, 4, 2, 4, 5, 8
 NEEDED = [f"heads={HEADS}", "modality.decoder=null", "sampler.grid.steps=3"]
@@ -342,17 +340,33 @@ def test_mistakes_on_the_command_line(arguments, message, capsys, tmp_path, monk
     assert message is None or (message in err and err.count("\n") == 1)
 
 
+class Noises:
+    """Latents of noise, with the representations that REED wants."""
+
+    fingerprint = "noises"
+    labels = np.arange(8) % CLASSES  # (N,)
+
+    def __init__(self, split: str, **settings: Any) -> None:
+        self.rows = range(1, 8) if split == "train" else range(1)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        draw = np.random.default_rng(self.rows[index]).normal
+        target = {"tokens": draw(size=((SIDE // PATCH) ** 2, 6)), "caption": draw(size=10)}
+        moments = np.ones((CHANNELS, SIDE, SIDE), np.float32)
+        found = {"latent_mean": moments, "latent_std": moments, "label": int(self.labels[self.rows[index]])}
+        return {**found, "target": {name: x.astype(np.float16) for name, x in target.items()}}
+
+
+NOISES = [f"data.{side}._target_={__name__}.Noises" for side in ("train", "valid")]
+
+
 def test_training_starts_from_an_imported_checkpoint(tmp_path, monkeypatch, capsys):
-    """REED's own weights and heads, at latents in the data root."""
+    """REED's own weights and heads, at latents and representations of noise."""
     monkeypatch.setenv("MULTIGEN_DATA", str(tmp_path))
-    about = {"name": "toy", "licence": "none", "recipe": {}, "latent": [CHANNELS, SIDE, SIDE], "groups": []}
-    wanted = {"tokens": [(SIDE // PATCH) ** 2, 6], "caption": [10]}
-    with Writer(tmp_path / "toy", layout([CHANNELS, SIDE, SIDE], wanted), {**about, "targets": wanted}) as writer:
-        for i in range(8):
-            arrays = {name: np.random.default_rng(i).normal(size=shape) for name, shape in wanted.items()}
-            moments = np.ones((2 * CHANNELS, SIDE, SIDE))
-            writer.add({"moments": moments, "label": i % CLASSES, **arrays}, "train" if i else "valid")
-    run = imported("reed", tmp_path, depth=DEEP, extra=("data.name=toy",))
+    run = imported("reed", tmp_path, depth=DEEP)
     sizes = published.settings(published.sizes(state_dict("reed", DEEP), ""), published.layout("reed"), HEADS)
     small = ["trainer.steps=1", "trainer.batch_size=4", "trainer.workers=0", "trainer.precision=no", "trainer.log_to=[]"]
     small += [
@@ -360,8 +374,8 @@ def test_training_starts_from_an_imported_checkpoint(tmp_path, monkeypatch, caps
         "trainer.observers.samples=null",
         "trainer.progress=false",
         "device=cpu",
-        "data.name=toy",
         "modality.decoder=null",
+        *NOISES,
     ]
     keys = [f"{k}={v}" for k, v in sizes.items()]
     where = [f"run={tmp_path / 'tuned'}", f"start={run}"]
