@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 import sys
@@ -20,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import training_toys
+from killing import killed, server
 
 from multigen import checkpoint, files
 from multigen.run import Run
@@ -43,18 +42,14 @@ def _main(folder: str, settings: str) -> None:
 @pytest.fixture(scope="module")
 def start() -> Iterator[Any]:
     """Starts trainings, from a server process that has torch loaded already."""
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training_toys", "accelerate", "torch._dynamo", "torch.distributed.tensor"])
+    with server(["training_toys", "accelerate", "torch._dynamo", "torch.distributed.tensor"]) as context:
 
-    def run(folder: Path, **settings: Any) -> BaseProcess:
-        process = context.Process(target=_main, args=(str(folder), json.dumps(settings)))
-        process.start()
-        return process
+        def run(folder: Path, **settings: Any) -> BaseProcess:
+            process = context.Process(target=_main, args=(str(folder), json.dumps(settings)))
+            process.start()
+            return process
 
-    yield run
-    os.environ["PYTHONPATH"] = before
+        yield run
 
 
 def wait_for_step(folder: Path, step: int) -> None:
@@ -71,20 +66,10 @@ def sums(folder: Path) -> dict[str, Any]:
 
 
 def test_killed_at_random_moments(start: Any, tmp_path: Path) -> None:
-    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     process = start(whole, **SETTINGS)
     process.join()
-    moments, killed, finished = random.Random(0), 0, 0
-    while killed < KILLS:
-        process = start(folder, **SETTINGS, workers=killed % 2)
-        process.join(moments.uniform(0, SECONDS))
-        if process.exitcode is not None:
-            assert process.exitcode == 0
-            finished, folder = finished + 1, tmp_path / f"killed {finished}"
-            continue
-        process.kill()
-        process.join()
-        killed += 1
+    for folder in killed(lambda place, number: start(place, **SETTINGS, workers=number % 2), tmp_path, KILLS, SECONDS):
         logged = max((entry["step"] for entry in Run(folder).history()), default=0)
         found = checkpoint.latest(folder / "checkpoints")
         assert (found.step if found else 0) >= (logged - 1) // EVERY * EVERY, "more than the steps since a checkpoint is lost"

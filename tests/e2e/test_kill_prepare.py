@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
-import random
-import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killing import killed, server
 
 KILLS = int(os.environ.get("MULTIGEN_KILLS", "4"))
 """How often the test kills; set it to 20 and more for a thorough look."""
@@ -39,18 +37,14 @@ def _main(source: str, name: str, root: str, jobs: int) -> None:
 @pytest.fixture(scope="module")
 def start() -> Iterator[Any]:
     """Starts preparations, from a server process that has torch loaded already."""
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modalities.image.latent_prepare", "diffusers.models.autoencoders.autoencoder_kl"])
+    with server(["modalities.image.latent_prepare", "diffusers.models.autoencoders.autoencoder_kl"]) as context:
 
-    def run(source: Path, name: str, root: Path, jobs: int = 1) -> BaseProcess:
-        process = context.Process(target=_main, args=(str(source), name, str(root), jobs))
-        process.start()
-        return process
+        def run(source: Path, name: str, root: Path, jobs: int = 1) -> BaseProcess:
+            process = context.Process(target=_main, args=(str(source), name, str(root), jobs))
+            process.start()
+            return process
 
-    yield run
-    os.environ["PYTHONPATH"] = before
+        yield run
 
 
 @pytest.fixture
@@ -81,18 +75,7 @@ def test_killed_at_random_moments(start: Any, source: Path, tmp_path: Path) -> N
     whole = content(tmp_path / "whole" / "data")
     assert {"manifest.json", "vae/config.json", "pictures/manifest.json"} <= whole.keys()
     assert sum(name.endswith(".safetensors") and name.startswith("cache/") for name in whole) == 8
-    moments, killed, finished = random.Random(0), 0, 0
-    root = tmp_path / "killed 0"
-    while killed < KILLS:
-        process = start(source, "data", root)
-        process.join(moments.uniform(0, SECONDS))
-        if process.exitcode is not None:
-            assert process.exitcode == 0
-            finished, root = finished + 1, tmp_path / f"killed {finished + 1}"
-            continue
-        process.kill()
-        process.join()
-        killed += 1
+    *_, root = killed(lambda place, _: start(source, "data", place), tmp_path, KILLS, SECONDS)
     process = start(source, "data", root, jobs=2)
     process.join()
     assert process.exitcode == 0
