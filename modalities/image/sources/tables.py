@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,27 +90,30 @@ class Tables(Source):
         return {"path": self.path, "_last": ("", None)}
 
 
-def _parquet(file: Path) -> Any:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MultigenError(f"reading {file} needs the package 'pyarrow', which is not installed") from None
-    try:
-        return parquet.ParquetFile(file)
-    except (OSError, ArrowException) as error:
-        raise MultigenError(f"{file} is no readable Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _arrow(file: Path) -> Any:
-    """All of a file, by memory map. `datasets` writes the stream format."""
+@contextmanager
+def _readable(file: Path, kind: str) -> Iterator[Any]:
+    """The package that reads it; that it is missing, or what it says of a damaged file, becomes one line."""
     try:
         import pyarrow
     except ImportError:
         raise MultigenError(f"reading {file} needs the package 'pyarrow', which is not installed") from None
     try:
-        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
+        yield pyarrow
     except (OSError, pyarrow.ArrowException) as error:
-        raise MultigenError(f"{file} is no readable Arrow file ({str(error).splitlines()[0]})") from None
+        raise MultigenError(f"{file} is no readable {kind} file ({str(error).splitlines()[0]})") from None
+
+
+def _parquet(file: Path) -> Any:
+    with _readable(file, "Parquet"):
+        from pyarrow import parquet
+
+        return parquet.ParquetFile(file)
+
+
+def _arrow(file: Path) -> Any:
+    """All of a file, by memory map. `datasets` writes the stream format."""
+    with _readable(file, "Arrow") as pyarrow:
+        return pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all()
 
 
 def _schema(file: Path) -> Any:
