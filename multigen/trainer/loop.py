@@ -240,7 +240,7 @@ class Trainer:
             self._loggers = self._open_loggers(stack)
             self._progress = stack.enter_context(Progress(self.steps, self.step, self.main and self._show))
             self._watch, self._lap = Stopwatch(), self.step
-            self._flops: float | None = None
+            self._flops: float | None = float("nan") if self.sharded else None  # weights in parts cannot be copied to count
             stream = stack.enter_context(contextlib.closing(self.loader.steps(self.step, self.steps)))
             self.diffusion.train()
             for micro_batches in stream:
