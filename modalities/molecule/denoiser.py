@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modalities.molecule.embedding import AtomEmbedding, BondEmbedding, BondHead, Given, NodeHead
 from modalities.molecule.vectors import exact
 from multigen.denoiser import Output, check_taps
+from multigen.nn import Companions
 from multigen.process.geometry import zero_com
 from multigen.state import Features, MultigenError, State, expand
 
@@ -38,7 +39,7 @@ class MoleculeDenoiser(nn.Module, ABC):
 
     Coordinates are predicted with their centre of mass at the origin; where atoms are given (condition ``fixed``), so that the
     mean of their prediction is the mean of where they are. Charges are an input where they are decided. The previous
-    prediction is read as a second set of coordinates and as probabilities.
+    prediction is read as a second set of coordinates and as probabilities. A subclass sets `companions` last, see there.
 
     Args:
         width: D of invariant node features.
@@ -49,6 +50,8 @@ class MoleculeDenoiser(nn.Module, ABC):
     """
 
     self_conditioned = True
+    companions: Companions
+    """Further components (B, N, d) of the atoms, which do not turn with the molecule, denoised with it."""
 
     def __init__(self, width: int, edges: int, message: int, layers: int, atoms: int, bonds: int, charges: int) -> None:
         super().__init__()
@@ -78,7 +81,8 @@ class MoleculeDenoiser(nn.Module, ABC):
     ) -> Output:
         check_taps(taps, self.tap_names)
         given = self.read(noisy, t, cond, mask, prev)
-        nodes, edges = self.embed_atoms(given), self.embed_bonds(given)  # (B, N, D), (B, E, N N)
+        nodes = self.embed_atoms(given) + self.companions.read(noisy, t, mask)  # (B, N, D)
+        edges = self.embed_bonds(given)  # (B, E, N N)
         nodes, coords, edges, layers = self.hidden(nodes, edges, given)
         coords = zero_com(coords, given.real)  # (B, N, 3)
         normed = self.norm(nodes)  # (B, N, D)
@@ -87,6 +91,7 @@ class MoleculeDenoiser(nn.Module, ABC):
             "atoms": self.atoms(normed),  # (B, N, atoms)
             "bonds": self.bonds(normed, coords, edges),  # (B, N, N, bonds)
             "charges": self.charges(normed),  # (B, N, charges)
+            **self.companions.write(normed),
         }
         seen = {k: Features(masked(layers[self.tap_names.index(k)], given.real), given.real) for k in taps}
         return Output({k: masked(x, mask[k]) for k, x in pred.items()}, seen)

@@ -6,6 +6,8 @@ cost. Steps along difference vectors are divided by the distance plus one, as Ho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from torch.nn import functional
 from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser, masked
 from modalities.molecule.vectors import exactly
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
+from multigen.nn import Companions
 from multigen.state import at_least
 
 
@@ -25,6 +28,7 @@ class EGNN(MoleculeDenoiser):
         message: width of the MLP that refines the bonds.
         layers: at least 1.
         atoms, bonds, charges: number of classes.
+        joint: further components (B, N, d) of the atoms that are denoised with the molecule: name -> d.
 
     Taps: ``layer1`` ..., the invariant features (B, N, D) after that many layers.
     """
@@ -38,10 +42,12 @@ class EGNN(MoleculeDenoiser):
         atoms: int = ATOMS,
         bonds: int = len(BONDS),
         charges: int = len(CHARGES),
+        joint: Mapping[str, int] | None = None,
     ) -> None:
         at_least(1, width=width, edges=edges, message=message, layers=layers)
         super().__init__(width, edges, message, layers, atoms, bonds, charges)
         self.layers = nn.ModuleList(Layer(width, edges) for _ in range(layers))
+        self.companions = Companions(joint or {}, width)
 
     def hidden(self, nodes: Tensor, edges: Tensor, given: Given) -> Hidden:
         n = nodes.shape[1]

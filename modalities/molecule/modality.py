@@ -21,7 +21,18 @@ from modalities.molecule.sample import Molecule
 from modalities.molecule.sizes import Sizes
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
 from multigen import random
-from multigen.modality import Alternative, Dataset, Drawn, Encoder, Example, collate_targets, encode_text, run_encoders
+from multigen.modality import (
+    Alternative,
+    Dataset,
+    Drawn,
+    Encoder,
+    Example,
+    collate_targets,
+    encode_text,
+    place,
+    run_encoders,
+    unmade,
+)
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State
@@ -44,6 +55,7 @@ class Molecules:
         couple: pair noise with data by equivariant optimal transport, here in the loader's workers.
         rotate: turn each training molecule at random.
         fragment: chance that a training molecule has a connected part of it given.
+        joint: representations of the atoms that are made together with the molecule, those of given atoms too: name -> width.
         encoders: teachers by target name.
     """
 
@@ -57,6 +69,7 @@ class Molecules:
         couple: bool = True,
         rotate: bool = True,
         fragment: float = 0.0,
+        joint: Mapping[str, int] | None = None,
         encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         if scale <= 0:
@@ -65,7 +78,7 @@ class Molecules:
             raise MultigenError(f"fragment is a probability, got {fragment}")
         self.scale, self.source = scale, source
         self.size = None if size is None else sizes.choices(size, "size")
-        self.couple, self.rotate, self.fragment = couple, rotate, fragment
+        self.couple, self.rotate, self.fragment, self.joint = couple, rotate, fragment, dict(joint or {})
         self.encoders: Mapping[str, Encoder] = encoders or {}
 
     # ------------------------------------------------------------------------------------------------------- batches
@@ -100,17 +113,18 @@ class Molecules:
     def _prior(self, places: Sequence[np.ndarray], fixed: Sequence[np.ndarray], keys: Sequence[int], size: int) -> Tensor:
         """Noise in the order and orientation of each molecule: (B, N, 3)."""
         drawn = Noise(torch.tensor(keys)).fold("prior").normal([size, 3], torch.float64).numpy()  # (B, N, 3)
-        for noise, place, given in zip(drawn, places, fixed, strict=True):
+        for noise, at, given in zip(drawn, places, fixed, strict=True):
             free = np.flatnonzero(~given)
             if not len(free):
                 continue
             if not given.any():
                 noise[free] -= noise[free].mean(0)
-            noise[free] = transport.paired(noise[free], place[free], turn=not given.any())
+            noise[free] = transport.paired(noise[free], at[free], turn=not given.any())
         return torch.from_numpy(drawn).float()  # (B, N, 3)
 
     def encode(self, batch: Batch) -> Batch:
-        return run_encoders(batch, self.encoders)
+        found = run_encoders(batch, self.encoders)
+        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
 
     # ----------------------------------------------------------------------------------------------------- templates
 
@@ -132,7 +146,8 @@ class Molecules:
         ]  # (N_i, 3) each
         batch = _graphs(examples, places, fixed, key)
         given = self.fragment or any(f.any() for f in fixed)  # a network that never saw any needs them to be in place
-        return batch.replace(cond={FIXED: ~batch.free["atoms"] & batch.mask["atoms"]} if given else {})
+        batch = batch.replace(cond={FIXED: ~batch.free["atoms"] & batch.mask["atoms"]} if given else {})
+        return unmade(batch, {name: (batch.mask["atoms"], width) for name, width in self.joint.items()})
 
     def sizes(self, index: Sequence[int], seed: int) -> list[int]:
         """How many atoms each template has, without making it (`multigen.buckets.Sized`)."""
@@ -179,7 +194,7 @@ class Molecules:
         """Without optimal transport; with a dense EGNN as wide and deep, where the network has a width."""
         uncoupled = {**config, "modality": {**config["modality"], "couple": False}}
         found = {"coupling": Alternative("with optimal transport / without", uncoupled)}
-        same = {k: config["denoiser"][k] for k in ("width", "edges", "message", "layers") if k in config["denoiser"]}
+        same = {k: config["denoiser"][k] for k in ("width", "edges", "message", "layers", "joint") if k in config["denoiser"]}
         if "width" not in same:
             return found
         plain = {**config, "denoiser": {"_target_": "modalities.molecule.egnn.EGNN", **same}}
@@ -205,10 +220,10 @@ def _graphs(examples: Sequence[Example], places: Sequence[Any], fixed: Sequence[
             ((size,), torch.bool),
         )
     )
-    for i, (example, place, given) in enumerate(zip(examples, places, fixed, strict=True)):
+    for i, (example, at, given) in enumerate(zip(examples, places, fixed, strict=True)):
         n = len(example["atoms"])
         atoms[i, :n], charges[i, :n] = (torch.as_tensor(np.asarray(example[k], np.int64)) for k in ("atoms", "charges"))
-        coords[i, :n] = torch.as_tensor(place)
+        coords[i, :n] = torch.as_tensor(at)
         bonds[i, :n, :n] = torch.as_tensor(np.asarray(example["bonds"], np.int64))
         real[i, :n], free[i, :n] = True, torch.as_tensor(~given)
     off = ~torch.eye(size, dtype=torch.bool)  # (N, N)
@@ -231,8 +246,8 @@ def _raw(examples: Sequence[Example]) -> State:
 def _padded(places: Sequence[Any]) -> Tensor:
     """(N_i, 3) each -> (B, N, 3), NaN where padded."""
     found = torch.full((len(places), max(map(len, places)), 3), torch.nan)  # (B, N, 3)
-    for row, place in zip(found, places, strict=True):
-        row[: len(place)] = torch.as_tensor(np.asarray(place))
+    for row, at in zip(found, places, strict=True):
+        row[: len(at)] = torch.as_tensor(np.asarray(at))
     return found
 
 

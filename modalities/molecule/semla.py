@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser
 from modalities.molecule.layers import FeedForward, Layer, SetNorm, mix, sites
 from modalities.molecule.vectors import exactly
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
+from multigen.nn import Companions
 from multigen.state import MultigenError, at_least
 
 
@@ -31,6 +34,7 @@ class Semla(MoleculeDenoiser):
         layers: at least 2.
         heads: attention heads; divides `width`.
         atoms, bonds, charges: number of classes.
+        joint: further components (B, N, d) of the atoms that are denoised with the molecule: name -> d.
 
     The defaults are the published widths. Taps: ``layer1`` ..., the invariant features (B, N, D) after that many layers.
     """
@@ -46,6 +50,7 @@ class Semla(MoleculeDenoiser):
         atoms: int = ATOMS,
         bonds: int = len(BONDS),
         charges: int = len(CHARGES),
+        joint: Mapping[str, int] | None = None,
     ) -> None:
         at_least(1, width=width, sets=sets, edges=edges, message=message, heads=heads)
         at_least(2, layers=layers)
@@ -57,6 +62,7 @@ class Semla(MoleculeDenoiser):
         self.layers = nn.ModuleList(Layer(width, sets, message, heads, **ends.get(i, {})) for i in range(layers))
         self.feed_forward, self.set_norm = FeedForward(width, sets, message), SetNorm(sets)
         self.coords = nn.Linear(sets, 1, bias=False)
+        self.companions = Companions(joint or {}, width)
 
     def hidden(self, nodes: Tensor, edges: Tensor, given: Given) -> Hidden:
         at = sites(given.real, given.coords.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from modalities.molecule.denoiser import Given, Hidden, MoleculeDenoiser
 from modalities.molecule.irreps import EquivariantNorm, e3nn, gate_of, paths_of, read_irreps
 from modalities.molecule.vectors import exact, exactly
 from modalities.molecule.vocabulary import ATOMS, BONDS, CHARGES
+from multigen.nn import Companions
 from multigen.state import MultigenError, at_least
 
 PART = 2048
@@ -58,6 +59,7 @@ class Steerable(MoleculeDenoiser):
         edges: E of pair features.
         message: width of the MLP that refines the bonds.
         atoms, bonds, charges: number of classes.
+        joint: further components (B, N, d) of the atoms that are denoised with the molecule: name -> d.
 
     Raises:
         MultigenError: e3nn is not installed, or irreps cannot be read or have no vectors.
@@ -78,6 +80,7 @@ class Steerable(MoleculeDenoiser):
         atoms: int = ATOMS,
         bonds: int = len(BONDS),
         charges: int = len(CHARGES),
+        joint: Mapping[str, int] | None = None,
     ) -> None:
         at_least(1, width=width, layers=layers, radial=radial, edges=edges, message=message)
         at_least(2, basis=basis)
@@ -93,6 +96,7 @@ class Steerable(MoleculeDenoiser):
         self.lift = o3.Linear(f"{self.width}x0e + 2x1o", irreps)
         self.layers = nn.ModuleList(MessageLayer(irreps, self.harmonics.irreps_out, radial) for _ in range(layers))
         self.out_norm, self.coords = EquivariantNorm(irreps), o3.Linear(irreps, "1x1o")
+        self.companions = Companions(joint or {}, width)
 
     def hidden(self, nodes: Tensor, edges: Tensor, given: Given) -> Hidden:
         with exactly(given.coords):

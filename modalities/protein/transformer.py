@@ -1,14 +1,15 @@
-"""A network of sequences without a structure: the core's transformer over residues, told the length and no time."""
+"""A network of sequences without a structure: the core's transformer over residues, told the length and, alone, no time."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
 
 from modalities.protein.alphabet import MASK
 from multigen.denoiser import Output, check_taps
+from multigen.nn import Companions
 from multigen.nn.blocks import ModulatedBlock, TimeEmbedding, init_xavier, modulate, sincos_1d
 from multigen.state import Features, MultigenError, State, at_least
 
@@ -17,7 +18,9 @@ _LONG = 1024.0
 
 
 class SequenceTransformer(nn.Module):
-    """Logits of every residue from those that are visible (masked diffusion needs no time: Sahoo et al. 2024).
+    """Logits of every residue from those that are visible. Without `joint` it reads no time.
+
+    Masked diffusion needs none (Sahoo et al. 2024).
 
     Args:
         width: D.
@@ -27,12 +30,11 @@ class SequenceTransformer(nn.Module):
         qk_norm: normalise queries and keys.
         recompute: compute activations once more in the backward pass instead of keeping them, see `ModulatedBlock`.
         tokens: of the sequence, the mask among them; also the number of logits.
+        joint: further components (B, L, d) of the residues that are denoised with the sequence: name -> d.
         component: name of the sequence.
 
     The only condition is the length, which the mask says. Taps: ``block1`` ..., (B, L, D) after that many blocks.
     """
-
-    timeless = True
 
     def __init__(
         self,
@@ -43,9 +45,11 @@ class SequenceTransformer(nn.Module):
         qk_norm: bool = False,
         recompute: bool = False,
         tokens: int = MASK + 1,
+        joint: Mapping[str, int] | None = None,
         component: str = "sequence",
     ) -> None:
         super().__init__()
+        self.timeless = not joint  # the prediction of a sequence alone does not depend on t
         at_least(1, width=width, depth=depth, heads=heads, tokens=tokens)
         if width % heads or width % 2:
             raise MultigenError(f"SequenceTransformer: width {width} must be even and a multiple of the {heads} heads")
@@ -63,6 +67,7 @@ class SequenceTransformer(nn.Module):
         for layer in (self.modulation[1], self.head):
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.companions = Companions(joint or {}, width)
 
     @property
     def tap_names(self) -> list[str]:
@@ -85,6 +90,7 @@ class SequenceTransformer(nn.Module):
         tokens = noisy[self.component]  # (B, L)
         place = torch.arange(tokens.shape[1], device=tokens.device)  # (L,)
         x = self.embed(tokens) + sincos_1d(self.width, place).to(self.embed.weight.dtype)  # (B, L, D)
+        x = x + self.companions.read(noisy, t, mask)  # (B, L, D)
         c = self.length(real.sum(1) / _LONG)  # (B, D)
         seen: dict[str, Features] = {}
         for name, block in zip(self.tap_names, self.blocks, strict=True):
@@ -92,5 +98,5 @@ class SequenceTransformer(nn.Module):
             if name in taps:
                 seen[name] = Features(x, real)
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each
-        logits = self.head(modulate(self.norm(x), shift, scale))  # (B, L, K)
-        return Output({self.component: logits}, seen)
+        last = modulate(self.norm(x), shift, scale)  # (B, L, D)
+        return Output({self.component: self.head(last), **self.companions.write(last)}, seen)

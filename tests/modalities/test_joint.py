@@ -1,4 +1,4 @@
-"""A representation that is denoised together with pictures or sequences."""
+"""A representation that is denoised together with pictures, sequences or molecules."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import torch
 from modalities.image import example as image
 from modalities.image.denoiser import SiT
 from modalities.image.modality import Image
+from modalities.molecule import example as molecule
+from modalities.molecule.modality import Molecules
+from modalities.molecule.semla import Semla
+from modalities.molecule.steerable import Steerable
+from modalities.molecule.vocabulary import ATOMS
 from modalities.protein import example as protein
 from modalities.protein.denoiser import MPNN
 from modalities.protein.modality import Protein
+from modalities.protein.transformer import SequenceTransformer
 from multigen import testing
 from multigen.alignment import Alignment
 from multigen.diffusion import Diffusion
 from multigen.objective import Denoising, Objective
 from multigen.process import Gaussian, Masked
 from multigen.sampling import Grid, Sampler
-from multigen.state import MultigenError
+from multigen.state import Features, MultigenError
 
 Z = Gaussian("clean", loss_on="velocity")
 
@@ -36,10 +42,44 @@ def sequences(joint):
     return modality, data, network, {"sequence": Masked(21)} | ({"z": Z} if joint else {})
 
 
-BOTH = pytest.mark.parametrize("make", [pictures, sequences])
+def unfolded(joint):
+    """Sequences whose structures only the teacher sees."""
+    data = protein.Helices()
+    z = {"z": 1} if joint else None
+    modality = Protein(structure=False, neighbours=6, source=data, joint=z, encoders={"z": protein.Depth()})
+    network = SequenceTransformer(width=32, depth=2, heads=2, joint=z)
+    return modality, data, network, {"sequence": Masked(21)} | ({"z": Z} if joint else {})
 
 
-@BOTH
+class Elements:
+    """What each atom is, as a teacher of atoms."""
+
+    fingerprint = "elements"
+
+    def __call__(self, batch):
+        value = torch.nn.functional.one_hot(batch.clean["atoms"], ATOMS).float()  # (B, N, K)
+        return Features(value, batch.mask["atoms"])
+
+    def to(self, device):
+        return self
+
+
+def molecules(joint, network=Semla, **shape):
+    contract, z = molecule.contract(), {"z": ATOMS} if joint else None
+    modality = Molecules(source=contract.dataset, rotate=False, joint=z, encoders={"z": Elements()})
+    made = network(width=32, edges=16, message=16, layers=3, **shape or {"sets": 8, "heads": 4}, joint=z)
+    return modality, contract.dataset, made, dict(contract.processes) | ({"z": Z} if joint else {})
+
+
+def steered(joint):
+    return molecules(joint, Steerable, higher="4x1o + 3x2e", radial=8)
+
+
+ALL = pytest.mark.parametrize("make", [pictures, sequences, unfolded, molecules, steered])
+MAIN = {pictures: "image", sequences: "sequence", unfolded: "sequence", molecules: "atoms", steered: "atoms"}
+
+
+@ALL
 def test_modality_and_network_keep_their_contracts(make):
     modality, data, network, _ = make(joint=True)
     testing.check_modality(modality, data)
@@ -49,7 +89,7 @@ def test_modality_and_network_keep_their_contracts(make):
     testing.check_denoiser(network, batch, network.tap_names)
 
 
-@BOTH
+@ALL
 def test_the_rest_of_the_network_begins_as_without(make):
     torch.manual_seed(0)
     plain = make(joint=False)[2].state_dict()
@@ -59,7 +99,7 @@ def test_the_rest_of_the_network_begins_as_without(make):
     assert {name.split(".")[0] for name in joint.keys() - plain.keys()} == {"companions"}
 
 
-@BOTH
+@ALL
 def test_both_are_learned_and_made_together(make):
     modality, data, network, processes = make(joint=True)
     objective = Objective({"denoise": Denoising()})
@@ -70,10 +110,10 @@ def test_both_are_learned_and_made_together(make):
     assert state["z"][template.free["z"]].std() > 0 and all(x is not None for x in modality.decode(state, template))
 
 
-@BOTH
+@ALL
 def test_a_prediction_depends_on_the_representation_and_its_time(make):
     modality, data, network, _ = make(joint=True)
-    batch, main = testing.examples(modality, data, range(2)), "image" if make is pictures else "sequence"
+    batch, main = testing.examples(modality, data, range(2)), MAIN[make]
     for p in network.parameters():
         torch.nn.init.normal_(p, std=0.1)
     network.eval()
@@ -95,7 +135,8 @@ def test_a_network_without_its_component_says_so():
 
 
 def test_only_a_sequence_alone_has_no_time():
-    assert sequences(joint=False)[2].timeless and not sequences(joint=True)[2].timeless
+    for make in (sequences, unfolded):
+        assert make(joint=False)[2].timeless and not make(joint=True)[2].timeless
 
 
 def test_it_may_be_aligned_with_as_well():
