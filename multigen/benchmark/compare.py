@@ -38,9 +38,20 @@ def arms(given: Mapping[str, Folders] | Folders, by: Sequence[str] = ()) -> dict
     found: dict[str, list[Path]] = {}
     for folder in _folders([given] if isinstance(given, str) else given):
         record = read(folder)
-        differing = [f"{key.rpartition('.')[2]}={record.setting(key)}" for key in by]
+        differing = [f"{name}={record.setting(key)}" for key, name in zip(by, _ends(by), strict=True)]
         found.setdefault(", ".join([record.title, *differing]), []).append(folder)
     return found
+
+
+def _ends(keys: Sequence[str]) -> list[str]:
+    """As many of the last parts of dotted keys as tell them apart."""
+    parts = [key.split(".") for key in keys]
+    longest = max(map(len, parts), default=0)
+    for count in range(1, longest + 1):
+        ends = [".".join(part[-count:]) for part in parts]
+        if len(set(ends)) == len(set(keys)):
+            return ends
+    return list(keys)
 
 
 def _folders(patterns: Folders) -> list[Path]:

@@ -249,6 +249,12 @@ def test_runs_of_a_sweep_are_arms_by_what_was_swept(tmp_path):
     assert found == {"guided, clip=1": [tmp_path / "run1"], "guided, clip=2": [tmp_path / "run2"]}
 
 
+def test_settings_of_one_name_are_called_by_more_of_their_keys(tmp_path):
+    make_run(tmp_path / "run", "guided", 0, [2.0, 1.0], near={"peak": 1}, far={"peak": 2})
+    found = arms([tmp_path / "run"], by=["trainer.near.peak", "trainer.far.peak", "seed"])
+    assert list(found) == ["guided, near.peak=1, far.peak=2, seed=0"]
+
+
 def test_a_comparison_is_written_as_json_table_and_figure(folders):
     text = write_comparison({"plain": [folders / "vanilla0"], "guided": [folders / "guided0"]}, folders / "out")
     assert {p.name for p in (folders / "out").iterdir()} == {f"comparison.{end}" for end in ("json", "md", "png")}
