@@ -7,6 +7,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -106,6 +108,38 @@ def test_the_crop_is_halved_by_means_and_then_bicubic():
     ramp = np.arange(40, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
     assert np.array_equal(crop(Pillow.fromarray(ramp), 20), ramp[:, 10:30])
     assert crop(Pillow.fromarray(noise[:10, :12]), 16).shape == (16, 16, 3)
+
+
+def adm(picture, size: int) -> np.ndarray:
+    """The crop as published, which resizes the whole picture."""
+    while min(picture.size) >= 2 * size:
+        picture = picture.resize(tuple(x // 2 for x in picture.size), Pillow.Resampling.BOX)
+    scale = size / min(picture.size)
+    array = np.asarray(picture.resize(tuple(round(x * scale) for x in picture.size), Pillow.Resampling.BICUBIC))
+    y, x = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+    return array[y : y + size, x : x + size]
+
+
+def noisy(width: int, height: int):
+    return Pillow.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(20, 17), (33, 50), (16, 16), (7, 100), (160, 11), (41, 600), (500, 375)])
+def test_the_crop_of_ordinary_pictures_is_the_published_one_to_the_bit(shape):
+    assert np.array_equal(crop(noisy(*shape), 16), adm(noisy(*shape), 16))
+
+
+@pytest.mark.parametrize("shape", [(2, 801), (801, 2), (5, 400), (70, 2001), (1, 300)])
+def test_the_crop_of_very_long_pictures_is_the_same_without_all_of_them(shape):
+    assert np.abs(crop(noisy(*shape), 16).astype(int) - adm(noisy(*shape), 16)).max() <= 1  # rounded differently
+
+
+def test_a_very_long_picture_takes_little_memory():
+    code = "from PIL import Image; from modalities.image.pictures import crop; import resource;"
+    code += "crop(Image.new('RGB', (1, 60000), 'red'), 256); crop(Image.new('RGB', (60000, 3), 'red'), 256);"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2_000_000  # kB; the whole of the first would have 11.8 GB
 
 
 # ------------------------------------------------------------------------------------------------------------------ sources
