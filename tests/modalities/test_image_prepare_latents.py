@@ -20,7 +20,7 @@ from PIL import Image as Pillow
 
 from modalities.image import latent_prepare, stored
 from modalities.image.autoencoder import Posterior
-from modalities.image.autoencoder_training import Recipe, loss
+from modalities.image.autoencoder_training import Recipe, Training, loss
 from modalities.image.data import open_image
 from modalities.image.encoders import EfficientNetLite0
 from modalities.image.index import divided, make_index
@@ -641,6 +641,40 @@ def test_an_autoencoder_of_ones_own_is_trained_once_and_measured(latents, data_r
     )
     with pytest.raises(MultigenError, match="holds latents, and its autoencoder is damaged, or of other pictures or settings"):
         latents(CLASSED, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=4, batch_size=2))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 300])
+def test_every_step_of_an_autoencoder_moves_it(steps):
+    rates = [Recipe(steps=steps).rate_at(step) for step in range(steps)]
+    assert (
+        min(rates) > 0 and max(rates) <= Recipe().rate and (steps < 3 or rates[-1] < 1e-6 < 0.9 * Recipe().rate < max(rates))
+    )
+    network = (recipe := Recipe(channels=(8, 8), latent=CHANNELS, steps=1, batch_size=2)).network()
+    before = [p.clone() for p in network.parameters()]
+    data = [{"image": np.full((PIXELS, PIXELS, 3), 60 * i, np.uint8)} for i in range(3)]
+    Training(recipe, data, data, Path("unused"), torch.device("cpu"))._step(
+        network, torch.optim.AdamW(network.parameters()), 0
+    )
+    assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_an_autoencoder_never_sees_what_cannot_be_read(latents, tmp_path, monkeypatch):
+    """Not as black pictures either: each is replaced by the next one, and held-out ones are not measured."""
+    seen = []
+
+    def watched(network, pixels, *rest):
+        seen.append(pixels)
+        return loss(network, pixels, *rest)
+
+    monkeypatch.setattr("modalities.image.autoencoder_training.loss", watched)
+    broken = {f"{side}/x/{i}.jpg": b"cut" if i % 2 else picture(i) for side in ("train", "val") for i in range(6)}
+    folder = latents(broken, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=3, batch_size=4))
+    assert files.read_json(folder / "vae" / "training.json")["held_out"]["pictures"] == 3
+    known = [crop(Pillow.open(io.BytesIO(picture(i))), PIXELS) for i in (0, 2, 4)]
+    shown = ((torch.cat(seen) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    assert shown.shape == (12, PIXELS, PIXELS, 3) and all(any(np.array_equal(x, y) for y in known) for x in shown)
+    with pytest.raises(MultigenError, match="none of the 2 pictures to train the autoencoder on can be read"):
+        latents(write(tmp_path / "none", {"a/1.jpg": b"x", "a/2.jpg": b"y", "b/3.jpg": b"z"}), name="none", vae=None)
 
 
 def test_groups_of_an_autoencoders_norms_divide_its_channels():
