@@ -126,6 +126,29 @@ def test_fingerprints_tell_what_is_read(talking, tmp_path):
     assert len({teacher.fingerprint for teacher in made}) == 5
 
 
+def test_fingerprints_tell_how_pictures_and_dialogues_are_prepared(talking):
+    from transformers import AutoProcessor
+
+    def made(change=lambda processor: None):
+        change(processor := AutoProcessor.from_pretrained(talking))
+        return DialogueState(talking, prompt="describe", processor=processor)
+
+    changes = [
+        lambda p: setattr(p.image_processor, "size", {"shortest_edge": 40}),
+        lambda p: setattr(p.image_processor, "image_mean", [0.4, 0.5, 0.5]),
+        lambda p: setattr(p.image_processor, "do_center_crop", False),
+        lambda p: setattr(p, "chat_template", hub_models.TEMPLATE.replace("USER", "PERSON")),
+        lambda p: p.tokenizer.add_tokens(["pear"]),
+        lambda p: setattr(p, "num_additional_image_tokens", 2),
+    ]
+    plain, used = DialogueState(talking, prompt="describe").fingerprint, made()
+    assert len({plain, *(made(change).fingerprint for change in changes)}) == 1 + len(changes)
+    used(batch_of(LINES[:2]))  # which pads
+    assert (
+        DialogueState(talking, prompt="describe", processor=used.dialogue.processor).fingerprint == plain == made().fingerprint
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------------ captions
 
 
