@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multigen.denoiser import ASKED, Denoiser, Output, is_timeless, prepared
+from multigen.files import nearest
 from multigen.state import MultigenError, State, at_least, expand, masked_mean, where
 
 _WEAK = "weak."
@@ -31,15 +32,17 @@ class Guidance:
             2024, eq. 15-16).
         weak: the network to move away from; by default the same one without conditions.
         channels: guide so many of the first channels, and leave the rest to the plain network, as the published programs of
-            DiT and SiT do (3 of the 4 of a latent); None guides all. Channels are the dimension behind a component's sites;
-            logits are always guided whole.
+            DiT and SiT do (3 of the 4 of a latent); None guides all. Channels are the dimension behind the sites of a
+            continuous component. A number is for the only component that has them; where several do, as when a representation
+            is denoised together with the data, give them by name: ``{image: 3}``. Components without a number, and logits,
+            are guided whole.
     """
 
     scale: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
     weak: Any = None
-    channels: int | None = None
+    channels: int | Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         low, high = self.interval
@@ -48,10 +51,32 @@ class Guidance:
         if not 0 <= self.rescale <= 1:
             raise MultigenError(f"guidance rescale is a share between 0 and 1, got {self.rescale}")
         if self.channels is not None:
-            at_least(1, channels=self.channels)
+            at_least(1, **(dict(self.channels) if isinstance(self.channels, Mapping) else {"channels": self.channels}))
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         return denoiser if self.scale == 1 else Guided(denoiser, self)
+
+    def guided_channels(self, known: Mapping[str, int]) -> dict[str, int]:
+        """Component -> how many of its first channels are guided, for those that are not guided whole.
+
+        Args:
+            known: component -> its channels, for those that have any.
+
+        Raises:
+            MultigenError: it is not clear which component is meant, or it has no channels, or not so many.
+        """
+        if self.channels is None:
+            return {}
+        if isinstance(self.channels, int) and len(known) != 1:
+            told = f"guidance of {self.channels} channels needs one component that has any; those that do are {list(known)}"
+            raise MultigenError(f"{told}: name it, as in channels={{image: {self.channels}}}" if known else told)
+        named = {next(iter(known)): self.channels} if isinstance(self.channels, int) else dict(self.channels)
+        for name, count in named.items():
+            if name not in known:
+                raise MultigenError(f"guidance of {count} channels of {name!r}, which has none: {nearest(name, known)}")
+            if count > known[name]:
+                raise MultigenError(f"guidance of {count} channels: there are {known[name]} in {name!r}")
+        return named
 
 
 class Guided:
@@ -100,23 +125,23 @@ class Guided:
         if (low, high) != (0, 1) and not any(bool(x.any()) for x in inside.values()):
             return strong
         weak = self._weak(noisy, t, cond, mask, prev).pred
-        pred = {k: self._combine(strong.pred[k], weak[k], noisy[k], mask[k]) for k in strong.pred}
+        counts = self.guidance.guided_channels(_channels(strong.pred, noisy, mask))
+        pred = {k: self._combine(strong.pred[k], weak[k], noisy[k], mask[k], counts.get(k)) for k in strong.pred}
         return strong._replace(pred={k: where(inside[k], pred[k], strong.pred[k]) for k in pred})
 
     def _weak(self, noisy: State, t: State, cond: State, mask: State, prev: State | None) -> Output:
         network = self.denoiser if self.guidance.weak is None else self.guidance.weak
         return network(noisy, t, self._weak_cond(cond), mask, prev=prev)
 
-    def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, mask: Tensor) -> Tensor:
+    def _combine(self, strong: Tensor, weak: Tensor, noisy: Tensor, mask: Tensor, count: int | None) -> Tensor:
+        """Of one component, of which `count` channels are guided; None guides it whole."""
         if not noisy.is_floating_point():
             strong, weak = strong.log_softmax(-1), weak.log_softmax(-1)  # (B, *sites, K)
             return self._away(strong, weak)
-        count, dim = self.guidance.channels, mask.ndim
         if count is None:
             return self._rescaled(self._away(strong, weak), strong, mask)
-        if count > (found := strong.shape[dim]):
-            raise MultigenError(f"guidance of {count} channels: there are {found}")
-        first, rest = strong.narrow(dim, 0, count), strong.narrow(dim, count, found - count)  # (B, *sites, *features) each
+        dim = mask.ndim
+        first, rest = strong.narrow(dim, 0, count), strong.narrow(dim, count, strong.shape[dim] - count)  # (B, *sites, c) each
         guided = self._away(first, weak.narrow(dim, 0, count))  # (B, *sites, *features)
         return torch.cat([self._rescaled(guided, first, mask), rest], dim)
 
@@ -129,6 +154,11 @@ class Guided:
             return guided
         ratio = _deviation(strong, mask) / _deviation(guided, mask).clamp(min=1e-8)  # (B,)
         return guided * expand(share * ratio + 1 - share, guided)  # (B, *sites, *features)
+
+
+def _channels(pred: State, noisy: State, mask: State) -> dict[str, int]:
+    """Of the continuous components that have a dimension behind their sites."""
+    return {k: x.shape[mask[k].ndim] for k, x in pred.items() if noisy[k].is_floating_point() and x.ndim > mask[k].ndim}
 
 
 def _deviation(x: Tensor, mask: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multigen import checkpoint, describe, files
@@ -62,8 +63,8 @@ class Recipe:
         object.__setattr__(self, "channels", tuple(self.channels))
 
     def rate_at(self, step: int) -> float:
-        """A short rise, then half a period of a cosine."""
-        return Ramp(self.rate, warmup=0.04, fall="cosine", horizon=1, total=self.steps, offset=1)(step)
+        """A short rise, then half a period of a cosine, which would be 0 a step after the last."""
+        return Ramp(self.rate, warmup=0.04, fall="cosine", horizon=1, total=self.steps + 1, offset=1)(step)
 
     def network(self) -> Any:
         """With the initial weights of the seed."""
@@ -91,8 +92,8 @@ class Training:
 
     Args:
         recipe: how.
-        train: its items hold ``image``, uint8 (S, S, 3).
-        held_out: what reconstructions are measured on.
+        train: its items hold ``image``, uint8 (S, S, 3). One whose ``readable`` is false is replaced by the next.
+        held_out: what reconstructions are measured on, without such items.
         folder: where it shall lie, as diffusers reads it, with ``training.json``: how, and how well.
         device: where it is trained.
     """
@@ -172,7 +173,7 @@ class Training:
 
     def _pixels(self, data: Dataset, rows: Sequence[int]) -> Tensor:
         """(B, 3, S, S) in -1 .. 1."""
-        pictures = np.stack([data[i]["image"] for i in rows])  # (B, S, S, 3)
+        pictures = np.stack([readable(data, i) for i in rows])  # (B, S, S, 3)
         return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1  # (B, 3, S, S)
 
     @torch.no_grad()
@@ -180,7 +181,9 @@ class Training:
         """How far held-out pictures are from what is made of their latents' means, and, as a yardstick, from themselves
         reduced to as many pixels as a latent has places: the mean absolute error in 0 .. 255, and the mean PSNR."""
         found: dict[str, list[float]] = {"error": [], "psnr": [], "reduced_error": [], "reduced_psnr": []}
-        rows = spaced(len(self.held_out), MEASURED)
+        rows = [i for i in spaced(len(self.held_out), MEASURED) if self.held_out[i].get("readable", True)]
+        if not rows:
+            raise MultigenError("none of the held-out pictures can be read: nothing to measure the autoencoder on")
         for start in range(0, len(rows), self.recipe.batch_size):
             pixels = self._pixels(self.held_out, rows[start : start + self.recipe.batch_size])  # (B, 3, S, S)
             latent = network.encode(pixels).latent_dist.mean  # (B, C, h, w)
@@ -212,6 +215,18 @@ def loss(network: Any, pixels: Tensor, noise: Noise, weight: float, precision: s
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()  # (B, C, h, w) each
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()  # ()
     return F.l1_loss(made.float(), pixels) + weight * divergence  # ()
+
+
+def readable(data: Dataset, row: int) -> NDArray[np.uint8]:
+    """The picture in a row, or the first that can be read of those behind it, in a circle: (S, S, 3).
+
+    Raises:
+        MultigenError: none can be.
+    """
+    for i in range(len(data)):
+        if (item := data[(row + i) % len(data)]).get("readable", True):
+            return item["image"]
+    raise MultigenError(f"none of the {len(data):,} pictures to train the autoencoder on can be read")
 
 
 def told(found: dict[str, float]) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from modalities.image.dialogue import PROMPT, Dialogue
-from multigen.files import make_folder, to_json, write_text, writing
+from multigen.files import to_json, write_text, writing
 from multigen.modality import Example
 from multigen.state import MultigenError, at_least
+from multigen.store import lock
 from multigen.teachers import hub
 from multigen.teachers.captions import read
 
@@ -78,7 +81,8 @@ def write(
     batch_size: int = 16,
     show: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Caption the pictures that the file does not have yet, appending after each batch: interrupted, it goes on.
+    """Caption the pictures that the file does not have yet, appending after each batch: interrupted, it goes on. The file is
+    locked while it is written.
 
     Args:
         caption: uint8 (B, 3, H, W) -> lines.
@@ -89,19 +93,34 @@ def write(
         How many were captioned.
 
     Raises:
-        MultigenError: two pictures have one name, or the file cannot be written.
+        MultigenError: two pictures have one name, the file cannot be written, or another process writes it.
     """
     at_least(1, batch_size=batch_size)
-    path = Path(path).expanduser()
-    make_folder(path.parent)
-    left, count = _left(dataset, _whole(path), show), 0
-    while some := list(islice(left, batch_size)):
-        names, pictures = zip(*some, strict=True)
-        said = zip(names, caption(torch.stack(pictures)), strict=True)
-        with writing(path), open(path, "a", encoding="utf-8") as file:
-            file.write("".join(_line(*pair) for pair in said))
-        count += len(names)
+    path, count = Path(path).expanduser(), 0
+    with _locked(path):
+        left = _left(dataset, _whole(path), show)
+        while some := list(islice(left, batch_size)):
+            names, pictures = zip(*some, strict=True)
+            said = zip(names, caption(torch.stack(pictures)), strict=True)
+            with writing(path), open(path, "a", encoding="utf-8") as file:
+                file.write("".join(_line(*pair) for pair in said))
+            count += len(names)
     return count
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock. Not waited for: captions take hours, and who comes second most likely meant another file."""
+    with writing(path):
+        held = lock(path)
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            raise MultigenError(f"{path} is being written by another process: wait for it, or give another file") from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _line(name: str, caption: str) -> str:

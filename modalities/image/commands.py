@@ -56,7 +56,7 @@ usage: multigen caption EXPERIMENT model=MODEL out=FILE [key=value ...]
   EXPERIMENT       whose data are captioned, training and held-out pictures alike
   model=MODEL      a name in the hub, or a folder
   out=FILE         JSON lines {"id": NAME, "caption": TEXT} by the name that the data have for a picture. What is in it stays:
-                   an interrupted command goes on
+                   an interrupted command goes on; two at once need a file each
   prompt=TEXT      what the model is asked
   tokens=200       length of a caption at most
   batch_size=16    pictures at a time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from multigen import describe
 from multigen.teachers import hub
 
 PROMPT = "Describe this picture in one sentence."
@@ -28,6 +30,13 @@ class Dialogue:
 
         self.prompt = prompt
         self.processor = hub.asked(AutoProcessor.from_pretrained, model) if processor is None else processor
+
+    @property
+    def digest(self) -> str:
+        """Of everything beside the prompt that decides what the model is shown: sizes, normalisation, template, tokens."""
+        own = self.processor
+        told = own.to_dict() if hasattr(own, "to_dict") else own
+        return describe.digest(told, getattr(own, "chat_template", None), _tokens(getattr(own, "tokenizer", None)))
 
     def question(self) -> str:
         """As text, up to where the answer begins."""
@@ -50,3 +59,11 @@ class Dialogue:
         self.processor.tokenizer.padding_side = side
         shown = [Image.fromarray(array) for array in arrays]
         return self.processor(images=shown, text=texts, padding=True, return_tensors="pt").to(pictures.device)
+
+
+def _tokens(tokenizer: Any) -> Any:
+    """How text is cut into tokens, without how it was padded and cut off the last time."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None if tokenizer is None else tokenizer.get_vocab()
+    return {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}

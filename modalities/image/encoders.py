@@ -79,7 +79,7 @@ class DialogueState(Frozen):
         self.layer, self.trim, self.dialogue = layer, trim, Dialogue(model, prompt, processor)
         self.captions = None if captions is None else Captions(captions)
         self.net = hub.network(AutoModel, model, hub.settings(model), pretrained, seed)
-        self.freeze(model=Path(model).name, captions=checksum(self.captions))
+        self.freeze(model=Path(model).name, captions=checksum(self.captions), processor=self.dialogue.digest)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Features:

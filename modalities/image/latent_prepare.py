@@ -15,6 +15,7 @@ import torch
 from modalities.image import pictures
 from modalities.image.autoencoder import Posterior
 from modalities.image.autoencoder_training import Recipe, Training
+from modalities.image.index import make_index, tell_left_out
 from modalities.image.latent_data import place
 from modalities.image.modality import Image
 from modalities.image.pictures import Pictures, Some
@@ -30,8 +31,6 @@ from multigen.store import SPLITS
 FORMAT = 1
 MEASURED = 10_000
 """Pictures from which scale and shift are measured, evenly spaced."""
-NAMED = 5
-"""Unreadable pictures that are named on the terminal; the manifest names all."""
 
 
 def prepare(
@@ -59,7 +58,7 @@ def prepare(
         pixels: side of the pictures, after the crop.
         share: per cent of the pictures that are held out, where the source does not say itself what is on which side.
         classed: whether the source's folders and numbers are classes.
-        strict: stop at a picture that cannot be read, instead of leaving it out.
+        strict: stop at a picture or folder that cannot be read, instead of leaving it out.
         jobs: processes that encode. On several devices of the kind `device` they take turns.
         batch_size: pictures a call of the autoencoder.
         workers: processes that read pictures, for each of those that encode.
@@ -73,7 +72,7 @@ def prepare(
     """
     folder = place(name, root)
     source = open_source(pictures.check_path(path, folder / "pictures"))
-    pictures.make_index(source, folder / "pictures", share, classed)
+    make_index(source, folder / "pictures", share, classed, strict)
     data = Pictures(folder / "pictures", pixels, source.path, strict)
     where = resolve(device)
     posterior = Posterior(vae or str(_trained(data, autoencoder or Recipe(), folder / "vae", where)))
@@ -121,7 +120,8 @@ def _finish(folder: Path, data: Pictures, moments: Reader, about: dict[str, Any]
     skipped = [unread(data, row) for row in range(len(moments)) if not np.size(moments[row])]
     if len(skipped) == len(data):
         raise MultigenError(f"none of the {len(data):,} pictures of {data.path} can be read: {skipped[0]['reason']}")
-    _tell(skipped, len(data))
+    told = f"{len(skipped):,} of {len(data):,} pictures that cannot be read"
+    tell_left_out([left["reason"] for left in skipped], told, " in the manifest")
     sides = data.store.column("split")  # (N,)
     whole = np.ones(len(data), np.bool_)  # (N,)
     whole[[left["row"] for left in skipped]] = False
@@ -145,14 +145,6 @@ def unread(data: Pictures, row: int) -> dict[str, Any]:
     except MultigenError as error:
         return {"row": row, "name": item["name"], "reason": str(error)}
     return {"row": row, "name": item["name"], "reason": f"{item['name']} could not be read when it was encoded, and now can"}
-
-
-def _tell(skipped: list[dict[str, Any]], count: int) -> None:
-    for left in skipped[:NAMED]:
-        print(f"left out: {left['reason']}")
-    if skipped:
-        rest = f", {len(skipped) - NAMED:,} more in the manifest" if len(skipped) > NAMED else ""
-        print(f"left out {len(skipped):,} of {count:,} pictures that cannot be read{rest}; strict=true stops at the first")
 
 
 def measure(moments: Reader, rows: np.ndarray) -> dict[str, Any]:

@@ -1,12 +1,7 @@
-"""The pictures of any source at one size: listed once on the disk, decoded when they are asked for.
-
-An index is a folder of `multigen.store` with the label, the side and the place of each picture. Its manifest lists the classes
-in label order (``groups``) and says where the pictures are (``path``).
-"""
+"""The pictures of any source at one size: listed once on the disk (`modalities.image.index`), decoded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,86 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modalities.image.sources import Entry, Source, open_source
-from multigen import describe, files, store
+from modalities.image.sources import Source, open_source
+from multigen import describe, files
 from multigen.modality import Example
-from multigen.random import hash64
 from multigen.state import MultigenError
-from multigen.store import Column, Layout, Store, Writer
+from multigen.store import Column, Layout, Store
 
 FORMAT = 1
 CROP = "adm"
 """The way of cropping, for fingerprints."""
+EXTREME = 16
+"""How many times as long as wide a picture may be to be resized as a whole before it is cropped."""
 LAYOUT = Layout({}, {"label": Column("<i4")}, ("name", "place", "caption"))
-
-
-def make_index(source: Source, folder: Path, share: float = 10.0, classed: bool = True) -> Path:
-    """List the pictures of a source, unless that was done and nothing has changed since.
-
-    Args:
-        source: where they are.
-        folder: where the index shall lie.
-        share: per cent of the pictures that are held out, by a hash of their names, where the source holds out none.
-        classed: whether folders, and numbers that the source has, are classes.
-
-    Raises:
-        MultigenError: there is no picture, a class has none, or pictures lie both inside and outside of class folders.
-    """
-    found = source.files()
-    base = source.path if source.path.is_dir() else source.path.parent
-    recipe = {"format": FORMAT, "files": store.digest(base, found), "share": share, "classed": classed}
-    about = {
-        "name": source.path.name,
-        "path": str(source.path),
-        **source.about(),
-        "recipe": {"kind": type(source).__name__, **recipe},
-    }
-    return store.prepare(Writer(folder, LAYOUT, about), lambda writer: _fill(writer, source, share, classed))
-
-
-def _fill(writer: Writer, source: Source, share: float, classed: bool) -> None:
-    groups, sides, names = list[str | int](), list[str](), list[str]()
-    for entry in source.entries():
-        group = entry.group if classed else ""
-        _check_group(entry, group, groups, source)
-        groups.append(group)
-        sides.append(entry.split)
-        names.append(entry.name)
-        writer.add({**entry._asdict(), "label": 0})
-    if not names:
-        raise MultigenError(f"{source.path} holds no picture")
-    classes, labels = numbered(groups, source.classes())
-    # a source whose only side is train has nothing held out yet
-    splits = [side or "train" for side in sides] if {*sides} - {"", "train"} else divided(names, share)
-    writer.relabel(splits, label=labels)
-    writer.about = {**writer.about, "groups": classes}
-
-
-def _check_group(entry: Entry, group: str | int, groups: Sequence[str | int], source: Source) -> None:
-    if groups and (group == "") != (groups[0] == ""):
-        advice = "put all of them into folders of their class, or give data.classed=false"
-        raise MultigenError(f"{source.path}: {entry.name} has {'no' if group == '' else 'a'} class, unlike others; {advice}")
-
-
-def numbered(groups: Sequence[str | int], names: Sequence[str] = ()) -> tuple[list[str], list[int]]:
-    """The classes in label order, and the label of each picture. Numbers are labels as they are; names count in their order.
-
-    >>> numbered(["cat", "ant", "cat"]), numbered([2, 0]), numbered(["", ""])
-    ((['ant', 'cat'], [1, 0, 1]), (['0', '1', '2'], [2, 0]), ([], [0, 0]))
-    """
-    if all(isinstance(group, int) for group in groups):
-        labels = [int(group) for group in groups]
-        return list(names) or [str(i) for i in range(max(labels) + 1)], labels
-    classes = sorted({str(group) for group in groups} - {""})
-    number = {name: i for i, name in enumerate(classes)}
-    return classes, [number.get(str(group), 0) for group in groups]
-
-
-def divided(names: Iterable[str], share: float) -> list[str]:
-    """The side of each picture: about `share` per cent are held out, by a hash of the name, and at least one."""
-    place = [hash64("pictures", name) % 1_000_000 for name in names]
-    bound = max(10_000 * share, min(place) + 1)
-    return ["valid" if at < bound else "train" for at in place]
 
 
 class Pictures:
@@ -155,15 +82,37 @@ class Some:
 
 def crop(picture: Any, size: int) -> NDArray[np.uint8]:
     """The central square of a picture of Pillow, uint8 (size, size, 3), as ADM crops (Dhariwal and Nichol 2021): halved by
-    means of four pixels while the shorter side is at least twice too long, then bicubic."""
+    means of four pixels while the shorter side is at least twice too long, then bicubic.
+
+    Of a picture that is more than `EXTREME` times as long as wide only the square is interpolated: all of it could be larger
+    than the memory, at 1 x 60,000 pixels 12 GB for a square of 256.
+    """
     from PIL.Image import Resampling
 
     while min(picture.size) >= 2 * size:
         picture = picture.resize(tuple(side // 2 for side in picture.size), Resampling.BOX)
     scale = size / min(picture.size)
-    picture = picture.resize(tuple(round(side * scale) for side in picture.size), Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in picture.size)
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    whole = tuple(round(side * scale) for side in picture.size)
+    left, top = ((side - size) // 2 for side in whole)
+    square = (left, top, left + size, top + size)
+    if max(whole) > EXTREME * size:
+        return np.asarray(_resized(picture, whole, square))
+    return np.asarray(picture.resize(whole, Resampling.BICUBIC).crop(square))
+
+
+def _resized(picture: Any, whole: tuple[int, ...], square: tuple[int, ...]) -> Any:
+    """A square of what the picture would be if it were resized to `whole`; as there rows are interpolated before columns.
+
+    A pixel is a mean of four on either side at most, since no side is reduced to less than half.
+    """
+    from PIL.Image import Resampling
+
+    left, top, right, bottom = (at * picture.size[i % 2] / whole[i % 2] for i, at in enumerate(square))
+    x, y = max(0, int(left) - 5), max(0, int(top) - 5)
+    near = picture.crop((x, y, min(picture.width, int(right) + 6), min(picture.height, int(bottom) + 6)))
+    size = square[2] - square[0]
+    rows = near.resize((size, near.height), Resampling.BICUBIC, box=(left - x, 0, min(right - x, near.width), near.height))
+    return rows.resize((size, size), Resampling.BICUBIC, box=(0, top - y, size, min(bottom - y, near.height)))
 
 
 def check_path(path: str | Path | None, folder: Path) -> Path:

@@ -168,10 +168,60 @@ def test_rescale_of_guided_channels_looks_at_these_alone():
 
 
 def test_more_channels_than_there_are_is_an_error():
-    with pytest.raises(MultigenError, match="guidance of 5 channels: there are 4"):
+    with pytest.raises(MultigenError, match="guidance of 5 channels: there are 4 in 'x'"):
         call(Guidance(2.0, channels=5)(Latents()), torch.ones(2, 4, 3, 3), 0.5, labels(2))
     with pytest.raises(MultigenError, match="channels"):
         Guidance(2.0, channels=0)
+    with pytest.raises(MultigenError, match="image is at least 1, got 0"):
+        Guidance(2.0, channels={"image": 0})
+
+
+def several(guidance, **noisy):
+    """Predictions of components under guidance, without it, and of the network without conditions."""
+
+    class Shifted:
+        def null(self, cond):
+            return {"label": cond["label"] * 0}
+
+        def __call__(self, noisy, t, cond, mask, prev=None, taps=()):
+            by = cond["label"].float()
+            return Output({k: x + by.view(-1, *[1] * (x.ndim - 1)) for k, x in noisy.items()}, {})
+
+    mask = {k: torch.ones(x.shape[: 2 if k == "tokens" else 1], dtype=torch.bool) for k, x in noisy.items()}
+    time = {k: torch.full((2,), 0.5) for k in noisy}
+    return guidance(Shifted())(noisy, time, labels(2), mask).pred
+
+
+def test_channels_of_joint_components_are_given_by_name():
+    """A representation that is denoised beside the picture is guided whole, however many numbers it has."""
+    noisy = {"image": torch.zeros(2, 4, 3, 3), "tokens": torch.zeros(2, 9, 8), "scalar": torch.zeros(2)}
+    pred = several(Guidance(3.0, channels={"image": 3}), **noisy)
+    assert pred["image"][:, :3].unique().tolist() == [3] and pred["image"][:, 3].unique().tolist() == [1]
+    assert pred["tokens"].unique().tolist() == [3] == pred["scalar"].unique().tolist()
+    both = several(Guidance(3.0, channels={"image": 3, "tokens": 2}), **noisy)["tokens"]
+    assert both[..., :2].unique().tolist() == [3] and both[..., 2:].unique().tolist() == [1]
+
+
+def test_a_number_of_channels_is_for_the_only_component_that_has_them():
+    image, scalar = torch.zeros(2, 4, 3, 3), torch.zeros(2)
+    pred = several(Guidance(3.0, channels=3), image=image, scalar=scalar)
+    assert pred["image"][:, 3].unique().tolist() == [1] and pred["scalar"].tolist() == [3, 3]
+    for channels, noisy, message in (
+        (
+            3,
+            {"image": image, "tokens": torch.zeros(2, 9, 8)},
+            r"do are \['image', 'tokens'\]: name it, as in channels={image: 3}",
+        ),
+        (3, {"scalar": scalar}, r"3 channels needs one component that has any; those that do are \[\]$"),
+        (
+            {"scalar": 1},
+            {"image": image, "scalar": scalar},
+            r"1 channels of 'scalar', which has none: choices are \['image'\]",
+        ),
+        ({"picture": 3}, {"image": image}, r"3 channels of 'picture', which has none: choices are \['image'\]"),
+    ):
+        with pytest.raises(MultigenError, match=message):
+            several(Guidance(3.0, channels=channels), **noisy)
 
 
 def test_autoguidance_moves_away_from_a_weaker_network_under_the_same_condition():

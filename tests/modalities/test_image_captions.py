@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import hub_models
 import numpy as np
@@ -124,6 +126,29 @@ def test_fingerprints_tell_what_is_read(talking, tmp_path):
     assert len({teacher.fingerprint for teacher in made}) == 5
 
 
+def test_fingerprints_tell_how_pictures_and_dialogues_are_prepared(talking):
+    from transformers import AutoProcessor
+
+    def made(change=lambda processor: None):
+        change(processor := AutoProcessor.from_pretrained(talking))
+        return DialogueState(talking, prompt="describe", processor=processor)
+
+    changes = [
+        lambda p: setattr(p.image_processor, "size", {"shortest_edge": 40}),
+        lambda p: setattr(p.image_processor, "image_mean", [0.4, 0.5, 0.5]),
+        lambda p: setattr(p.image_processor, "do_center_crop", False),
+        lambda p: setattr(p, "chat_template", hub_models.TEMPLATE.replace("USER", "PERSON")),
+        lambda p: p.tokenizer.add_tokens(["pear"]),
+        lambda p: setattr(p, "num_additional_image_tokens", 2),
+    ]
+    plain, used = DialogueState(talking, prompt="describe").fingerprint, made()
+    assert len({plain, *(made(change).fingerprint for change in changes)}) == 1 + len(changes)
+    used(batch_of(LINES[:2]))  # which pads
+    assert (
+        DialogueState(talking, prompt="describe", processor=used.dialogue.processor).fingerprint == plain == made().fingerprint
+    )
+
+
 # ------------------------------------------------------------------------------------------------------------------ captions
 
 
@@ -167,6 +192,37 @@ def test_captions_are_kept_by_name_and_an_interrupted_run_goes_on(tmp_path):
     assert captions.write(caption, examples("abcde"), path, 2) == 1 and asked == [1]
     assert read(path) == {name: f"shade {i}" for i, name in enumerate("abcde")}
     assert captions.write(caption, examples("abcde"), path) == 0
+
+
+def test_a_file_that_another_process_writes_is_left_alone(tmp_path):
+    path = tmp_path / "c.jsonl"
+    code = f"from multigen.store import lock; from pathlib import Path; held = lock(Path({str(path)!r})); held.acquire();"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code} print('held', flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(MultigenError, match=r"c\.jsonl is being written by another process: wait for it, or give another"):
+            captions.write(lambda batch: ["x"] * len(batch), examples("ab"), path)
+        assert not path.exists()
+        other.communicate(b"\n")
+    assert captions.write(lambda batch: ["x"] * len(batch), examples("ab"), path) == 2
+
+
+def test_a_file_is_locked_while_it_is_written_and_free_after_a_failure(tmp_path):
+    path = tmp_path / "c.jsonl"
+    code = (
+        "from filelock import FileLock, Timeout\ntry:\n    FileLock(%r).acquire(blocking=False)\nexcept Timeout:\n    exit(7)"
+    )
+    held = []
+
+    def caption(batch):
+        held.append(subprocess.run([sys.executable, "-c", code % str(tmp_path / ".c.jsonl.lock")]).returncode)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            captions.write(caption, examples("ab"), path)
+    assert held == [7, 7]
 
 
 def test_what_cannot_be_kept_is_refused(tmp_path):

@@ -156,7 +156,7 @@ def test_wrong_options_are_named(options, message, models):
         Transformers(models["dinov2"], **options)(pictures())
 
 
-@pytest.mark.parametrize("name", options("encoder"))
+@pytest.mark.parametrize("name", sorted(PREFIX))
 def test_presets_take_the_place_of_an_experiments_teacher(name, models):
     config = compose("train", ["experiment=image/emoji_repa", f"encoder={name}"])
     node = config["encoders"]["tokens"]
@@ -169,8 +169,9 @@ def test_presets_take_the_place_of_an_experiments_teacher(name, models):
 def test_each_preset_names_model_and_licence():
     from multigen.build import config_dir
 
-    assert set(options("encoder")) == set(PREFIX)
+    assert set(options("encoder")) == {*PREFIX, "qwen2_vl"}
     for name in options("encoder"):
         text = (config_dir() / "encoder" / f"{name}.yaml").read_text()
-        node = compose("train", ["experiment=image/emoji_repa", f"encoder={name}"])["encoders"]["tokens"]
+        target = "tokens" if name in PREFIX else "caption"
+        node = compose("train", ["experiment=image/emoji_repa", f"encoder={name}"])["encoders"][target]
         assert f"Hub: {node['model']}." in text and "Licence: " in text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,13 +20,14 @@ from PIL import Image as Pillow
 
 from modalities.image import latent_prepare, stored
 from modalities.image.autoencoder import Posterior
-from modalities.image.autoencoder_training import Recipe, loss
+from modalities.image.autoencoder_training import Recipe, Training, loss
 from modalities.image.data import open_image
 from modalities.image.encoders import EfficientNetLite0
+from modalities.image.index import divided, make_index
 from modalities.image.latent_data import LatentData
 from modalities.image.latents import Latents
 from modalities.image.modality import Image
-from modalities.image.pictures import Pictures, crop, divided, make_index
+from modalities.image.pictures import Pictures, crop
 from modalities.image.sets import resolution
 from modalities.image.sources import open_source
 from multigen import cache, files
@@ -43,9 +48,11 @@ def picture(seed: int, width: int = 20, height: int = 17) -> bytes:
 
 
 def write(folder: Path, contents: dict[str, bytes]) -> Path:
+    """Files that have the content stay as they are, with their time."""
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+            (folder / name).write_bytes(content)
     return folder
 
 
@@ -101,6 +108,38 @@ def test_the_crop_is_halved_by_means_and_then_bicubic():
     ramp = np.arange(40, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2)
     assert np.array_equal(crop(Pillow.fromarray(ramp), 20), ramp[:, 10:30])
     assert crop(Pillow.fromarray(noise[:10, :12]), 16).shape == (16, 16, 3)
+
+
+def adm(picture, size: int) -> np.ndarray:
+    """The crop as published, which resizes the whole picture."""
+    while min(picture.size) >= 2 * size:
+        picture = picture.resize(tuple(x // 2 for x in picture.size), Pillow.Resampling.BOX)
+    scale = size / min(picture.size)
+    array = np.asarray(picture.resize(tuple(round(x * scale) for x in picture.size), Pillow.Resampling.BICUBIC))
+    y, x = (array.shape[0] - size) // 2, (array.shape[1] - size) // 2
+    return array[y : y + size, x : x + size]
+
+
+def noisy(width: int, height: int):
+    return Pillow.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(20, 17), (33, 50), (16, 16), (7, 100), (160, 11), (41, 600), (500, 375)])
+def test_the_crop_of_ordinary_pictures_is_the_published_one_to_the_bit(shape):
+    assert np.array_equal(crop(noisy(*shape), 16), adm(noisy(*shape), 16))
+
+
+@pytest.mark.parametrize("shape", [(2, 801), (801, 2), (5, 400), (70, 2001), (1, 300)])
+def test_the_crop_of_very_long_pictures_is_the_same_without_all_of_them(shape):
+    assert np.abs(crop(noisy(*shape), 16).astype(int) - adm(noisy(*shape), 16)).max() <= 1  # rounded differently
+
+
+def test_a_very_long_picture_takes_little_memory():
+    code = "from PIL import Image; from modalities.image.pictures import crop; import resource;"
+    code += "crop(Image.new('RGB', (1, 60000), 'red'), 256); crop(Image.new('RGB', (60000, 3), 'red'), 256);"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2_000_000  # kB; the whole of the first would have 11.8 GB
 
 
 # ------------------------------------------------------------------------------------------------------------------ sources
@@ -232,7 +271,152 @@ def test_whatever_a_library_says_of_a_damaged_picture_is_one_line(monkeypatch):
         open_image("a.jpg", picture(1))
 
 
+def test_folders_that_lead_round_or_cannot_be_read_are_left_out(tmp_path, monkeypatch, capsys):
+    root = write(tmp_path / "s", CLASSED)
+    (root / "ant" / "up").symlink_to(root)
+    (root / "cat" / "self.jpg").symlink_to(root / "cat" / "self.jpg")
+    os.mkfifo(root / "cat" / "pipe.jpg")
+    (root / "dog").mkdir()
+
+    def scandir(path, real=os.scandir):
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    make_index(open_source(root), tmp_path / "index")
+    data, said = Pictures(tmp_path / "index", PIXELS), capsys.readouterr().out
+    assert len(data) == 12 and data.store.manifest["groups"] == ["ant", "cat"]
+    for reason in ("ant/up is a link to a folder above it", "pipe.jpg is no plain file", "dog: Permission denied"):
+        assert f"left out: {'cannot read ' * reason.startswith('dog')}{root}" in said and reason in said
+    assert f"cannot read {root}/cat/self.jpg: Too many levels" in said and f"left out 4 files and folders of {root}" in said
+    with pytest.raises(MultigenError, match="up is a link to a folder above it"):
+        make_index(open_source(root), tmp_path / "index", strict=True)
+
+
+def test_a_parquet_file_is_opened_once_to_be_listed(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    opened = []
+
+    class Counted(parquet.ParquetFile):
+        def __init__(self, path):
+            opened.append(path)
+            super().__init__(path)
+
+    table = pyarrow.table({"image": [picture(i) for i in range(6)], "label": [0, 1] * 3})
+    parquet.write_table(table, tmp_path / "train.parquet", row_group_size=1)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", Counted)
+    assert [e["group"] for e in listed(tmp_path / "train.parquet")] == [0, 1] * 3
+    assert len(opened) == 2  # for its columns, and for its rows
+
+
 # -------------------------------------------------------------------------------------------------------------------- index
+
+
+def kinds(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
+    """The same pictures, given by name, in each kind of source; those that hold only numbers of classes have none."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    arrays = np.stack([Pillow.open(io.BytesIO(x)).resize((PIXELS, PIXELS)) for x in contents.values()])
+    rows = [{"name": name, "group": "", "split": "train"} for name in contents]
+    folder.mkdir(exist_ok=True)
+    parquet.write_table(pyarrow.table({"image": list(contents.values())}), folder / "train.parquet")
+    return {
+        "Folder": write(folder / "files", contents),
+        "Zip": zipped(folder / "a.zip", contents),
+        "Shards": tarred(folder / "a.tar", contents),
+        "Tables": folder / "train.parquet",
+        "Prepared": stored.store(folder / "prepared", {PIXELS: arrays}, rows, {"groups": [""]}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["Folder", "Zip", "Shards", "Tables", "Prepared"])
+def test_a_picture_that_is_replaced_under_its_name_is_noticed(tmp_path, kind, capsys):
+    """Of the same size in pixels, and where that can be in bytes, too."""
+    contents = {f"{i}.jpg": picture(i, PIXELS, PIXELS) for i in range(3)}
+    source, index = kinds(tmp_path / "s", contents)[kind], tmp_path / "index"
+    make_index(open_source(source), index)
+    before = Pictures(index, PIXELS)
+    kinds(tmp_path / "s", {**contents, "1.jpg": picture(7, PIXELS, PIXELS)})
+    assert "changed" not in capsys.readouterr().out
+    make_index(open_source(source), index)
+    after, said = Pictures(index, PIXELS), capsys.readouterr().out
+    assert after.fingerprint != before.fingerprint and len(after) == len(before) == 3
+    assert f"{source} has changed" in said and "0 are new, 0 gone" in said
+    if kind == "Folder":
+        assert "changed: 1 pictures or the files that hold them were replaced, such as 1.jpg" in said
+    read = after[1]["image"].astype(float)
+    assert np.abs(read - np.asarray(Pillow.open(io.BytesIO(picture(7, PIXELS, PIXELS))), float)).mean() < 1
+
+
+def test_what_is_new_and_what_is_gone_is_told(tmp_path, capsys):
+    root = write(tmp_path / "s", CLASSED)
+    make_index(open_source(root), tmp_path / "index")
+    (root / "cat" / "01.jpg").unlink()
+    write(root, {"cat/98.jpg": picture(98), "cat/99.jpg": picture(99)})
+    make_index(open_source(root), tmp_path / "index")
+    assert "0 pictures or the files that hold them were replaced; 2 are new, 1 gone" in capsys.readouterr().out
+
+
+def hub(folder: Path, **labels: list[int | None]) -> Path:
+    """Parquet files as on the hub, with names of two classes."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    told = {"info": {"features": {"label": {"names": ["cat", "ant"], "_type": "ClassLabel"}}}}
+    folder.mkdir()
+    for side, column in labels.items():
+        rows = {"image": [picture(i) for i in range(len(column))], "label": pyarrow.array(column, pyarrow.int64())}
+        table = pyarrow.table(rows).replace_schema_metadata({"huggingface": json.dumps(told)})
+        parquet.write_table(table, folder / f"{side}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("secret", [-1, None])
+def test_a_side_whose_classes_are_kept_secret_is_left_out(tmp_path, secret, capsys):
+    root = hub(tmp_path / "hub", train=[0, 1, 1], validation=[1], test=[secret] * 5)
+    make_index(open_source(root), tmp_path / "index")
+    manifest = Pictures(tmp_path / "index", PIXELS).store.manifest
+    assert manifest["count"] == {"train": 3, "valid": 1} and manifest["groups"] == ["cat", "ant"]
+    said = capsys.readouterr().out
+    assert f"left out the side test of {root}: none of its 5 pictures has a class, unlike those of others" in said
+    make_index(open_source(root), tmp_path / "all", classed=False)
+    assert Pictures(tmp_path / "all", PIXELS).store.manifest["count"] == {"train": 3, "valid": 1, "test": 5}
+    with pytest.raises(MultigenError, match="has no class, unlike others"):
+        make_index(open_source(hub(tmp_path / "torn", train=[0, 1], test=[secret, 1])), tmp_path / "torn_index")
+
+
+def test_a_source_without_any_class_keeps_all_its_sides(tmp_path):
+    make_index(open_source(hub(tmp_path / "hub", train=[-1] * 3, test=[-1] * 2)), tmp_path / "index")
+    manifest = Pictures(tmp_path / "index", PIXELS).store.manifest
+    assert manifest["count"] == {"train": 3, "test": 2} and manifest["groups"] == []
+
+
+def test_a_class_beyond_those_that_are_named_is_refused(tmp_path):
+    root = hub(tmp_path / "hub", train=[0, 1, 2])
+    with pytest.raises(MultigenError, match=r"train.*:0:2 is of class 2, which is none of its 2 classes, from 'cat' to 'ant'"):
+        make_index(open_source(root), tmp_path / "index")
+    pictures = np.zeros((2, PIXELS, PIXELS, 3), np.uint8)
+    rows = [{"name": group, "group": group, "split": "train"} for group in ("bee", "dog")]
+    made = stored.store(tmp_path / "made", {PIXELS: pictures}, rows, {"groups": ["bee", "ant"]})
+    with pytest.raises(MultigenError, match=r"dog is of class 'dog', which is none of its 2 classes, from 'bee' to 'ant'"):
+        make_index(open_source(made), tmp_path / "index")
+    with pytest.raises(MultigenError, match=r"1\.jpg is of class -3, which is none"):
+        make_index(open_source(tarred(tmp_path / "a.tar", {"1.jpg": picture(1), "1.cls": b"-3"})), tmp_path / "index")
+
+
+def test_classes_of_prepared_pictures_keep_their_order(tmp_path):
+    pictures = np.zeros((3, PIXELS, PIXELS, 3), np.uint8)
+    rows = [{"name": group, "group": group, "split": "train"} for group in ("smileys", "flags", "smileys")]
+    made = stored.store(tmp_path / "s", {PIXELS: pictures}, rows, {"groups": ["smileys", "animals", "flags"]})
+    make_index(open_source(made), tmp_path / "index")
+    data = Pictures(tmp_path / "index", PIXELS)
+    assert data.store.manifest["groups"] == ["smileys", "animals", "flags"]
+    own = stored.Stored(made, PIXELS, "all", None, "pictures", "")
+    assert data.store.column("label").tolist() == own.labels.tolist() == [0, 2, 0]
 
 
 def test_an_index_is_made_once_and_knows_classes_and_sides(tmp_path):
@@ -375,6 +559,18 @@ def test_preparing_again_verifies_and_mends(latents):
     assert content(folder) == first
 
 
+def test_latents_of_a_picture_that_was_replaced_are_made_again(latents, tmp_path, capsys):
+    latents(CLASSED)
+    before = LatentData("mine", SIDE, "all")
+    old = [before[i]["latent_mean"] for i in range(12)]
+    latents({**CLASSED, "cat/01.jpg": picture(77)})
+    assert "has changed: 1 pictures" in capsys.readouterr().out
+    after = LatentData("mine", SIDE, "all")
+    same = [np.array_equal(after[i]["latent_mean"], old[i]) for i in range(12)]
+    assert after[4]["name"] == "cat/01.jpg" and same == [i != 4 for i in range(12)]
+    assert after.fingerprint != before.fingerprint
+
+
 def test_an_index_of_other_pictures_is_not_read_with_older_latents(latents, tmp_path):
     """As after a preparation of more pictures that was interrupted between its index and its manifest."""
     folder = latents(CLASSED)
@@ -445,6 +641,40 @@ def test_an_autoencoder_of_ones_own_is_trained_once_and_measured(latents, data_r
     )
     with pytest.raises(MultigenError, match="holds latents, and its autoencoder is damaged, or of other pictures or settings"):
         latents(CLASSED, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=4, batch_size=2))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 300])
+def test_every_step_of_an_autoencoder_moves_it(steps):
+    rates = [Recipe(steps=steps).rate_at(step) for step in range(steps)]
+    assert (
+        min(rates) > 0 and max(rates) <= Recipe().rate and (steps < 3 or rates[-1] < 1e-6 < 0.9 * Recipe().rate < max(rates))
+    )
+    network = (recipe := Recipe(channels=(8, 8), latent=CHANNELS, steps=1, batch_size=2)).network()
+    before = [p.clone() for p in network.parameters()]
+    data = [{"image": np.full((PIXELS, PIXELS, 3), 60 * i, np.uint8)} for i in range(3)]
+    Training(recipe, data, data, Path("unused"), torch.device("cpu"))._step(
+        network, torch.optim.AdamW(network.parameters()), 0
+    )
+    assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_an_autoencoder_never_sees_what_cannot_be_read(latents, tmp_path, monkeypatch):
+    """Not as black pictures either: each is replaced by the next one, and held-out ones are not measured."""
+    seen = []
+
+    def watched(network, pixels, *rest):
+        seen.append(pixels)
+        return loss(network, pixels, *rest)
+
+    monkeypatch.setattr("modalities.image.autoencoder_training.loss", watched)
+    broken = {f"{side}/x/{i}.jpg": b"cut" if i % 2 else picture(i) for side in ("train", "val") for i in range(6)}
+    folder = latents(broken, vae=None, autoencoder=Recipe(channels=(8, 8), latent=CHANNELS, steps=3, batch_size=4))
+    assert files.read_json(folder / "vae" / "training.json")["held_out"]["pictures"] == 3
+    known = [crop(Pillow.open(io.BytesIO(picture(i))), PIXELS) for i in (0, 2, 4)]
+    shown = ((torch.cat(seen) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+    assert shown.shape == (12, PIXELS, PIXELS, 3) and all(any(np.array_equal(x, y) for y in known) for x in shown)
+    with pytest.raises(MultigenError, match="none of the 2 pictures to train the autoencoder on can be read"):
+        latents(write(tmp_path / "none", {"a/1.jpg": b"x", "a/2.jpg": b"y", "b/3.jpg": b"z"}), name="none", vae=None)
 
 
 def test_groups_of_an_autoencoders_norms_divide_its_channels():

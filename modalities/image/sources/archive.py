@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modalities.image.data import open_image
-from modalities.image.sources.base import Entry, Listed, Source, is_picture, side_of_file
+from modalities.image.sources.base import Entry, Listed, Source, bare, is_picture, side_of_file, stamped_file
 from multigen.state import MultigenError
 
 _STORED, _DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
@@ -79,10 +79,11 @@ class Shards(Source):
 
     def entries(self) -> Iterator[Entry]:
         for shard in self.files():
+            where = stamped_file(shard.name, shard)
             for sample in _samples(shard):
                 if picture := next((name for name in sample if is_picture(name)), None):
                     group, caption = self._said(sample, shard.name)
-                    place = f"{shard.name} {sample[picture]}"
+                    place = f"{where} {sample[picture]}"
                     yield Entry(f"{shard.name}/{picture}", place, group, side_of_file(shard.stem), caption)
 
     def _said(self, sample: dict[str, str], shard: str) -> tuple[str | int, str]:
@@ -99,7 +100,7 @@ class Shards(Source):
         return group, " ".join(str(texts.get("txt", told.get("caption") or "")).split())
 
     def read(self, place: str) -> bytes:
-        shard, offset, size = place.rsplit(" ", 2)
+        shard, offset, size = bare(place).rsplit(" ", 2)
         with open(self._where(shard), "rb") as file:
             file.seek(int(offset))
             return file.read(int(size))

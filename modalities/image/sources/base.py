@@ -13,6 +13,7 @@ from multigen.state import MultigenError
 
 SIDES = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 """Names of folders, shards and files -> the split that they hold."""
+_STAMP = re.compile("//[0-9a-f-]+")
 
 
 class Entry(NamedTuple):
@@ -21,7 +22,7 @@ class Entry(NamedTuple):
     name: str
     """What it is called, for people."""
     place: str
-    """Where the source finds it again."""
+    """Where the source finds it again, and what changes when its content does: a checksum, or a stamp (see `stamped`)."""
     group: str | int = ""
     """Its class: a name, or a number where the source numbers classes itself; "" where there is none."""
     split: str = ""
@@ -51,7 +52,11 @@ class Source(Protocol):
         """What the content depends on."""
 
     def classes(self) -> Sequence[str]:
-        """Names of numbered classes, as far as the source has them."""
+        """Names of the classes in label order, as far as the source has them."""
+        return ()
+
+    def unreadable(self) -> Sequence[str]:
+        """Why files and folders of the source are left out, one line for each."""
         return ()
 
     def about(self) -> dict[str, Any]:
@@ -106,6 +111,29 @@ def has_sides(names: Iterable[str]) -> bool:
     """Whether the outermost folders are train, val, ..., and nothing else: then they are splits and not classes."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in names}
     return "train" in tops and tops <= set(SIDES)
+
+
+def stamped(name: str, size: int, time: int) -> str:
+    """A place in a file, together with the file's bytes and its time of modification in nanoseconds.
+
+    Two slashes are in no name that a walk through folders finds, so that `bare` takes the stamp away again.
+    """
+    return f"{name}//{size}-{time}"
+
+
+def stamped_file(name: str, path: Path) -> str:
+    """`stamped`, of a file as it is now."""
+    told = path.stat()
+    return stamped(name, told.st_size, told.st_mtime_ns)
+
+
+def bare(place: str) -> str:
+    """A place without its stamp.
+
+    >>> bare(stamped("train.parquet", 7, 12) + ":0:5")
+    'train.parquet:0:5'
+    """
+    return _STAMP.sub("", place)
 
 
 def side_and_group(name: str, sided: bool) -> tuple[str, str]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modalities.image.sources.base import Entry, Source
-from multigen import files
+from modalities.image.sources.base import Entry, Source, bare
+from multigen import describe, files
 
 
 class Prepared(Source):
@@ -27,15 +27,19 @@ class Prepared(Source):
         manifest = files.read_json(self.path / "manifest.json")
         return {key: manifest[key] for key in ("licence", "attribution") if key in manifest}
 
+    def classes(self) -> list[str]:
+        return [group for group in files.read_json(self.path / "manifest.json")["groups"] if group]
+
     def entries(self) -> Iterator[Entry]:
+        stamp = describe.digest(files.read_json(self.path / "manifest.json")["files"])[:16]
         for i, row in enumerate(files.read_json(self.path / "table.json")):
-            yield Entry(row.get("code", row["name"]), str(i), row["group"], row["split"], row["name"])
+            yield Entry(row.get("code", row["name"]), f"{i}//{stamp}", row["group"], row["split"], row["name"])
 
     def picture(self, name: str, place: str, size: int) -> Any:
         from PIL import Image
 
         large = [known for known in self._pictures if known >= size]
-        return Image.fromarray(self._pictures[min(large, default=max(self._pictures))][int(place)])
+        return Image.fromarray(self._pictures[min(large, default=max(self._pictures))][int(bare(place))])
 
     @cached_property
     def _pictures(self) -> Mapping[int, NDArray[np.uint8]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modalities.image.data import open_image
-from modalities.image.sources.base import SIDES, Entry, Source, side_of_file
+from modalities.image.sources.base import SIDES, Entry, Source, bare, side_of_file, stamped_file
 from multigen.state import MultigenError
 
 _PICTURE, _LABEL, _CAPTION = ("image", "img", "picture", "jpg", "png"), ("label", "cls", "fine_label"), ("caption", "text")
@@ -40,22 +40,22 @@ class Tables(Source):
     def entries(self) -> Iterator[Entry]:
         for file in self.files():
             name, side = self._name(file), side_of_file(file.stem) or SIDES.get(file.parent.name, "")
-            for chunk in range(_chunks(file)):
-                wanted = [column for column in (self._label, self._caption) if column]
-                rows = _chunk(file, chunk, wanted or [self._picture])
+            where = stamped_file(name, file)
+            wanted = [column for column in (self._label, self._caption) if column]
+            for chunk, rows in enumerate(_chunks(file, wanted or [self._picture])):
                 labels = rows[self._label].to_pylist() if self._label else [""] * len(rows)
                 captions = rows[self._caption].to_pylist() if self._caption else [""] * len(rows)
                 for row, (label, caption) in enumerate(zip(labels, captions, strict=True)):
                     group = "" if label in (None, -1) else label  # some mark with -1 what they keep secret
                     text = " ".join(str(caption or "").split())
-                    yield Entry(f"{name}:{chunk}:{row}", f"{name}:{chunk}:{row}", group, side, text)
+                    yield Entry(f"{name}:{chunk}:{row}", f"{where}:{chunk}:{row}", group, side, text)
 
     def classes(self) -> Sequence[str]:
         told = json.loads((self._schema.metadata or {}).get(b"huggingface", b"{}"))
         return (told.get("info", {}).get("features", {}).get(self._label) or {}).get("names") or ()
 
     def picture(self, name: str, place: str, size: int) -> Any:
-        file, chunk, row = place.rsplit(":", 2)
+        file, chunk, row = bare(place).rsplit(":", 2)
         if self._last[0] != f"{file}:{chunk}":  # rows are asked for in order: one chunk is decoded once
             path = self.path / file if self.path.is_dir() else self.path
             self._last = (f"{file}:{chunk}", _chunk(path, int(chunk), [self._picture]))
@@ -103,11 +103,13 @@ def _readable(file: Path, kind: str) -> Iterator[Any]:
         raise MultigenError(f"{file} is no readable {kind} file ({str(error).splitlines()[0]})") from None
 
 
-def _parquet(file: Path) -> Any:
+@contextmanager
+def _parquet(file: Path) -> Iterator[Any]:
     with _readable(file, "Parquet"):
         from pyarrow import parquet
 
-        return parquet.ParquetFile(file)
+        with parquet.ParquetFile(file) as opened:
+            yield opened
 
 
 def _arrow(file: Path) -> Any:
@@ -117,12 +119,24 @@ def _arrow(file: Path) -> Any:
 
 
 def _schema(file: Path) -> Any:
-    return _parquet(file).schema_arrow if file.suffix == ".parquet" else _arrow(file).schema
+    if file.suffix != ".parquet":
+        return _arrow(file).schema
+    with _parquet(file) as opened:
+        return opened.schema_arrow
 
 
-def _chunks(file: Path) -> int:
-    return _parquet(file).num_row_groups if file.suffix == ".parquet" else 1
+def _chunks(file: Path, columns: list[str]) -> Iterator[Any]:
+    """Some columns of all row groups of a Parquet file, which is opened once; of an Arrow file at once."""
+    if file.suffix != ".parquet":
+        yield _arrow(file).select(columns)
+        return
+    with _parquet(file) as opened:
+        for number in range(opened.num_row_groups):
+            yield opened.read_row_group(number, columns)
 
 
 def _chunk(file: Path, number: int, columns: list[str]) -> Any:
-    return _parquet(file).read_row_group(number, columns) if file.suffix == ".parquet" else _arrow(file).select(columns)
+    if file.suffix != ".parquet":
+        return _arrow(file).select(columns)
+    with _parquet(file) as opened:
+        return opened.read_row_group(number, columns)
