@@ -317,6 +317,22 @@ def test_posebusters_checks(held_out):
     assert "posebusters_internal_energy" not in found
 
 
+def test_posebusters_is_not_asked_for_conformers_that_there_are_none_of(monkeypatch):
+    """Of cyclopropyne it finds no conformer, and says nothing of its energy after having looked 50 times as long."""
+    pytest.importorskip("posebusters")
+    triangle = Chem.AddHs(Chem.MolFromSmiles("C1#CC1"))
+    places = Chem.Conformer(triangle.GetNumAtoms())
+    for i, place in enumerate([(0.0, 0, 0), (1.2, 0, 0), (0.6, 1.3, 0), (0.6, 1.8, 0.9), (0.6, 1.8, -0.9)]):
+        places.SetAtomPosition(i, place)
+    triangle.AddConformer(places)
+    binary, asked = jobs.to_bytes(triangle), []
+    whole = busters._busted(binary, "mol")
+    monkeypatch.setattr(busters, "_busted", lambda *given, own=busters._busted: asked.append(given[1]) or own(*given))
+    assert busters._with_energy(binary) == whole and whole["internal_energy"] and asked == ["mol_fast"]
+    assert busters._with_energy(jobs.to_bytes(chemicals([ETHANOL], True)[0].mol))["internal_energy"]
+    assert asked == ["mol_fast", "mol"], "what has conformers is checked in full"
+
+
 def test_posebusters_checks_are_those_that_are_named():
     pytest.importorskip("posebusters")
     binary = jobs.to_bytes(chemicals([ETHANOL], True)[0].mol)

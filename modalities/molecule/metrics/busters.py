@@ -84,11 +84,26 @@ class PoseBusters(Means):
 
 
 def _with_energy(binary: bytes) -> Mapping[str, bool]:
-    return _busted(binary, "mol")
+    return _busted(binary, "mol") if _has_conformer(binary) else {"internal_energy": True, **_without_energy(binary)}
 
 
 def _without_energy(binary: bytes) -> Mapping[str, bool]:
     return _busted(binary, "mol_fast")
+
+
+def _has_conformer(binary: bytes) -> bool:
+    """Whether PoseBusters would find the first of its 50 conformers.
+
+    It checks no energy unless it finds all of them, and of a ring that cannot be closed it looks for each for seconds.
+    """
+    from rdkit import rdBase
+    from rdkit.Chem import AddHs, MolFromInchi, MolToInchi, rdDistGeom
+
+    search = rdDistGeom.ETKDGv3()
+    search.randomSeed, search.useRandomCoords, search.numThreads = 42, True, 1  # its own settings
+    with rdBase.BlockLogs():
+        known = MolFromInchi(MolToInchi(jobs.from_bytes(binary)))
+        return known is None or len(rdDistGeom.EmbedMultipleConfs(AddHs(known), 1, search)) == 1
 
 
 def _busted(binary: bytes, config: str) -> Mapping[str, bool]:
