@@ -15,14 +15,14 @@ from torch import Tensor
 
 from modalities.image.dialogue import PROMPT, Dialogue
 from multigen.nn.frozen import Frozen
-from multigen.state import Batch, Features, pool
+from multigen.state import Batch, Features, at_least, pool
 from multigen.teachers import hub, hub_vision, vision
 from multigen.teachers.captions import Captions, checksum, said
 from multigen.teachers.common import raw
 from multigen.teachers.hub_text import TextState, begins, chosen
 from multigen.teachers.text import MiniLM
 
-__all__ = ["DialogueState", "EfficientNetLite0", "MiniLM", "TextState", "Timm", "Transformers"]
+__all__ = ["DialogueState", "EfficientNetLite0", "MiniLM", "Pixels", "TextState", "Timm", "Transformers"]
 
 
 class _Looking(vision.Pictures):
@@ -42,6 +42,24 @@ class Timm(_Looking, vision.Timm):
 
 class Transformers(_Looking, hub_vision.Transformers):
     __doc__ = hub_vision.Transformers.__doc__
+
+
+class Pixels(Frozen):
+    """The picture itself, made smaller, in one row: (B, 3 size size), in 0 .. 1.
+
+    No network: a judge that shares nothing with any teacher, and as a teacher a control without knowledge.
+    """
+
+    def __init__(self, size: int = 16) -> None:
+        super().__init__(size=size)
+        at_least(1, size=size)
+        self.size = size
+        self.freeze()
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Features:
+        small = vision.resize(raw(batch, "image", self).float(), self.size)  # (B, 3, size, size)
+        return Features(small.flatten(1) / 255, small.new_ones(len(small), dtype=torch.bool))
 
 
 class DialogueState(Frozen):

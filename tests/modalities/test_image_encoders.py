@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from modalities.image.encoders import EfficientNetLite0, MiniLM, Timm
+from modalities.image.encoders import EfficientNetLite0, MiniLM, Pixels, Timm
 from multigen.files import data_root as real_root
 from multigen.modality import encode_text
 from multigen.state import Batch, MultigenError
@@ -160,6 +160,15 @@ def test_positions_from_a_file_are_resampled_to_the_size_that_is_looked_at(tmp_p
 def test_wrong_options_are_named(make, message):
     with pytest.raises(MultigenError, match=message):
         make()
+
+
+def test_pixels_are_the_picture_made_smaller():
+    flat = batch_of(image=torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8))
+    value, mask = Pixels(size=2)(flat)
+    assert value.shape == (2, 12) and mask.all()
+    assert torch.allclose(value[0].view(3, 4), torch.tensor([0.0, 0.2, 1.0])[:, None].expand(3, 4), atol=1e-6)
+    assert torch.equal(Pixels(size=64)(pictures()).value, pictures().raw["image"].flatten(1) / 255)
+    assert Pixels(2).fingerprint != Pixels(4).fingerprint
 
 
 def test_unprepared_weights_name_the_command(data_root):
