@@ -318,7 +318,7 @@ def test_posebusters_checks(held_out):
 
 
 def test_posebusters_is_not_asked_for_conformers_that_there_are_none_of(monkeypatch):
-    """Of cyclopropyne it finds no conformer, and says nothing of its energy after having looked 50 times as long."""
+    """Of cyclopropyne it finds no conformer, and says nothing of its energy after having looked for all of them."""
     pytest.importorskip("posebusters")
     triangle = Chem.AddHs(Chem.MolFromSmiles("C1#CC1"))
     places = Chem.Conformer(triangle.GetNumAtoms())

@@ -28,13 +28,16 @@ CHECKS = {
     "internal_energy": "its energy (UFF) is below 100 times the mean of 50 conformers",
 }
 """Name -> what passes, of the configuration "mol" of PoseBusters 0.6."""
+CONFORMERS, ATTEMPTS = 50, 50
+"""For the check of a molecule's energy, and the attempts of distance geometry at each; if one fails there is no check."""
 
 
 class PoseBusters(Means):
     """Shares of samples that pass PoseBusters (Buttenschoen, Morris and Deane 2024), all checks and each.
 
     ``posebusters`` is the share that passes all of `CHECKS`, ``posebusters_<check>`` the share that passes one. A sample that
-    is not valid and connected passes none of them. Each comes with ``..._std`` and ``..._real``, see
+    is not valid and connected passes none of them; what cannot be checked passes, as the energy of a molecule that distance
+    geometry does not find 50 conformers of, in 50 attempts each. Each comes with ``..._std`` and ``..._real``, see
     `modalities.molecule.metrics.sets.Means`.
 
     Args:
@@ -84,30 +87,33 @@ class PoseBusters(Means):
 
 
 def _with_energy(binary: bytes) -> Mapping[str, bool]:
-    return _busted(binary, "mol") if _has_conformer(binary) else {"internal_energy": True, **_without_energy(binary)}
+    return _busted(binary, "mol") if _has_conformers(binary) else {"internal_energy": True, **_without_energy(binary)}
 
 
 def _without_energy(binary: bytes) -> Mapping[str, bool]:
     return _busted(binary, "mol_fast")
 
 
-def _has_conformer(binary: bytes) -> bool:
-    """Whether PoseBusters would find the first of its 50 conformers.
+def _has_conformers(binary: bytes) -> bool:
+    """Whether PoseBusters' conformers are found in so many attempts that it is worth to ask for them.
 
-    It checks no energy unless it finds all of them, and of a ring that cannot be closed it looks for each for seconds.
+    It checks no energy unless it finds all, and of a ring that hardly closes it tries ten times an atom for each: for minutes.
     """
     from rdkit import rdBase
     from rdkit.Chem import AddHs, MolFromInchi, MolToInchi, rdDistGeom
 
     search = rdDistGeom.ETKDGv3()
     search.randomSeed, search.useRandomCoords, search.numThreads = 42, True, 1  # its own settings
+    search.maxIterations = ATTEMPTS
     with rdBase.BlockLogs():
         known = MolFromInchi(MolToInchi(jobs.from_bytes(binary)))
-        return known is None or len(rdDistGeom.EmbedMultipleConfs(AddHs(known), 1, search)) == 1
+        whole = None if known is None else AddHs(known)
+        # a few first: they tell most of those that lack some
+        return whole is None or all(len(rdDistGeom.EmbedMultipleConfs(whole, n, search)) == n for n in (1, 10, CONFORMERS))
 
 
 def _busted(binary: bytes, config: str) -> Mapping[str, bool]:
-    """Which checks a molecule passes; what cannot be checked passes, as in PoseBusters' own summary it does not fail."""
+    """Which checks a molecule passes; what cannot be checked passes: in PoseBusters' own summary it does not fail."""
     from rdkit import rdBase
 
     with rdBase.BlockLogs():
