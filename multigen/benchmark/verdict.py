@@ -110,11 +110,19 @@ def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
         return "no guided arm ends better with separated intervals, so there is no gain to explain"
     if gaining := [arm for arm, x in there.items() if x["standing"] == "better"]:
         owed = " and to ".join(_SHARED[arm] for arm in gaining)
-        return f"with {' and '.join(gaining)} there is a gain too, so part of it is owed to {owed}"
+        parts = "; ".join(_parts(there[arm], better) for arm in gaining)
+        return f"with {' and '.join(gaining)} there is a gain too ({parts}), so part of it is owed to {owed}"
     if near := [f"{arm} from {control}" for arm, x in better.items() for control, y in there.items() if not _apart(x, y)]:
         return f"not separated is {' or '.join(near)}, so what the gain is owed to stays open"
     owed = " or to ".join(_SHARED[arm] for arm in there)
     return f"they gain nothing that is separated, so the gain of {' and '.join(better)} is not owed to {owed}"
+
+
+def _parts(control: Mapping[str, Any], better: Mapping[str, Any]) -> str:
+    """A control's gain as a share of the others'."""
+    return ", ".join(
+        f"{100 * control['gain']['mean'] / x['gain']['mean']:.0f} % of that of {arm}" for arm, x in better.items()
+    )
 
 
 _SHARED = {"null": "regularisation", "shuffled": "the distribution of what is represented"}

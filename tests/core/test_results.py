@@ -183,7 +183,11 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
             ["is met by"],
         ),
         (TIES, ["reed ends at 1.03", "not separated from it (0 of 3 seeds ahead)", "is not met"], ["is met by"]),
-        (REGULARISES, ["with null there is a gain too, so part of it is owed to regularisation"], ["they gain nothing"]),
+        (
+            REGULARISES,
+            ["with null there is a gain too (100 % of that of reed), so part of it is owed to regularisation"],
+            ["they gain nothing"],
+        ),
         (NEAR, ["reed ends better", "not separated is reed from null, so what the gain is owed to"], ["they gain nothing"]),
         (AT_ONCE, ["and needs at most 10 steps", "4.00x sooner in steps"], []),
         (TURNS, ["After 40 steps with 3 seeds", "to which it first came after 19", "one is separated by chance"], []),
