@@ -102,7 +102,7 @@ def _has_conformers(binary: bytes) -> bool:
     from rdkit import rdBase
     from rdkit.Chem import AddHs, MolFromInchi, MolToInchi, rdDistGeom
 
-    search = rdDistGeom.ETKDGv3()
+    search: Any = rdDistGeom.ETKDGv3()
     search.randomSeed, search.useRandomCoords, search.numThreads = 42, True, 1  # its own settings
     search.maxIterations = ATTEMPTS
     with rdBase.BlockLogs():
