@@ -172,11 +172,18 @@ class Joined(Protocol):
         ...
 
 
-def run_encoders(batch: Batch, encoders: Mapping[str, Encoder]) -> Batch:
-    """Fill in the targets that the batch does not carry yet and drop ``raw``: the core of every `Modality.encode`."""
+def run_encoders(batch: Batch, encoders: Mapping[str, Encoder], joint: Collection[str] = ()) -> Batch:
+    """Fill in the targets that the batch does not carry yet and drop ``raw``: the core of every `Modality.encode`.
+
+    Args:
+        batch: as collated.
+        encoders: by target name.
+        joint: targets that are denoised together with the data, see `place`; a batch that is only drawn has none.
+    """
     # to where the batch is: a batch of training data and a template that is still on the CPU may ask the same encoder
     missing = {name: e.to(batch.key.device)(batch) for name, e in encoders.items() if name not in batch.target}
-    return batch.replace(target={**batch.target, **missing}, raw={})
+    found = batch.replace(target={**batch.target, **missing}, raw={})
+    return place(found, [name for name in joint if name in found.target])
 
 
 def place(batch: Batch, components: Collection[str] = (), conditions: Collection[str] = ()) -> Batch:

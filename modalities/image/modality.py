@@ -15,7 +15,7 @@ from torch import Tensor
 from modalities.image import sets
 from multigen import random
 from multigen.files import atomic_write
-from multigen.modality import Drawn, Encoder, Example, collate_targets, encode_text, place, run_encoders, unmade
+from multigen.modality import Drawn, Encoder, Example, collate_targets, encode_text, run_encoders, unmade
 from multigen.random import Noise
 from multigen.state import Batch, MultigenError, State
 
@@ -118,8 +118,7 @@ class Image:
         return torch.where(pick, images.flip(-1), images), flipped
 
     def encode(self, batch: Batch) -> Batch:
-        found = run_encoders(batch, self.encoders)
-        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
+        return run_encoders(batch, self.encoders, self.joint)
 
     def template(self, index: Sequence[int], seed: int) -> Batch:
         key = random.keys(seed, index, "sample")  # (B,)

@@ -29,7 +29,6 @@ from multigen.modality import (
     Example,
     collate_targets,
     encode_text,
-    place,
     run_encoders,
     unmade,
 )
@@ -123,8 +122,7 @@ class Molecules:
         return torch.from_numpy(drawn).float()  # (B, N, 3)
 
     def encode(self, batch: Batch) -> Batch:
-        found = run_encoders(batch, self.encoders)
-        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
+        return run_encoders(batch, self.encoders, self.joint)
 
     # ----------------------------------------------------------------------------------------------------- templates
 

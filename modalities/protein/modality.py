@@ -18,7 +18,7 @@ from modalities.protein.sample import Designed
 from modalities.protein.targets import target_sites
 from multigen import random
 from multigen.files import write_text
-from multigen.modality import Dataset, Encoder, Example, collate_targets, encode_text, place, run_encoders, unmade
+from multigen.modality import Dataset, Encoder, Example, collate_targets, encode_text, run_encoders, unmade
 from multigen.random import Noise
 from multigen.report import Part
 from multigen.state import Batch, MultigenError, State, at_least
@@ -123,8 +123,7 @@ class Protein:
         }
 
     def encode(self, batch: Batch) -> Batch:
-        found = run_encoders(batch, self.encoders)
-        return place(found, [name for name in self.joint if name in found.target])  # what is only drawn has none
+        return run_encoders(batch, self.encoders, self.joint)
 
     # ----------------------------------------------------------------------------------------------------- templates
 
