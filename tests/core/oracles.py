@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 
 import torch
@@ -24,7 +25,7 @@ def blank(n: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32
     return Batch({"x": x}, {"x": free}, {"x": free}, keys(seed, range(n), "sample"), cond or {})
 
 
-class Counted:
+class Counted(ABC):
     """A denoiser that counts its calls and remembers the last."""
 
     calls = 0
@@ -39,8 +40,8 @@ class Counted:
         self.seen = noisy, t, cond, prev
         return Output({"x": self.predict(noisy["x"], t["x"], cond)}, {})
 
-    def predict(self, x: Tensor, t: Tensor, cond: State) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def predict(self, x: Tensor, t: Tensor, cond: State) -> Tensor: ...
 
 
 class GaussianOracle(Counted):

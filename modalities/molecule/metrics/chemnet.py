@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from modalities.molecule import chemnet
-from modalities.molecule.metrics.sets import Chemical, Means, chemicals, named, of_dataset
+from modalities.molecule.metrics.sets import Chemical, Sampled, chemicals, named, of_dataset
 from multigen import describe, distances
 from multigen.distributed import resolve
 from multigen.modality import Dataset
 from multigen.state import MultigenError, at_least
 
 
-class FCD(Means):
+class FCD(Sampled):
     """Frechet ChemNet Distance (Preuer et al. 2018), of the SMILES without stereochemistry, in ChemNet's last hidden layer.
 
     It falls with the number of molecules: it is always of `count` valid and connected samples, the first ones, and of as many
@@ -29,7 +29,7 @@ class FCD(Means):
         train: training molecules, the control.
         held_out: molecules that the model has not seen, the reference.
         count: molecules of each set; fewer, if the data hold fewer.
-        hydrogens: see `modalities.molecule.metrics.sets.Means`.
+        hydrogens: see `modalities.molecule.metrics.sets.Sampled`.
         batch_size: molecules a call of the network.
         device: where it runs.
 

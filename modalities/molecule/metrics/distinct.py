@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modalities.molecule import chemistry
-from modalities.molecule.metrics.sets import Chemical, Means, Values, named, share
+from modalities.molecule.metrics.sets import Chemical, Means, Sampled, Values, named, share
 from multigen import describe
 from multigen.cache.progress import bar
 from multigen.modality import Dataset
@@ -22,7 +22,7 @@ PARALLEL = 20_000
 UNIQUENESS = {"uniqueness": "share of different molecules among the valid and connected samples; higher is better"}
 
 
-class Uniqueness(Means):
+class Uniqueness(Sampled):
     """How many different molecules there are among the valid and connected samples, by SMILES without stereochemistry.
 
     ``uniqueness`` is the number of different ones over the number of all; it falls with the number of samples.
@@ -54,7 +54,7 @@ class Novelty(Means):
     Args:
         train: what the model has seen; all of it is compared.
         held_out: what it has not.
-        hydrogens, limit: see `modalities.molecule.metrics.sets.Means`.
+        hydrogens, limit: see `modalities.molecule.metrics.sets.Sampled`.
         workers: processes that write the SMILES of large training sets; None for one on each processor.
     """
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modalities.molecule.metrics import figures
 from modalities.molecule.metrics.figures import Panel
-from modalities.molecule.metrics.sets import Chemical, Means, chemicals, named, of_dataset, wasserstein
+from modalities.molecule.metrics.sets import Chemical, Sampled, chemicals, named, of_dataset, wasserstein
 from multigen import describe
 from multigen.modality import Dataset
 
@@ -28,7 +28,7 @@ WORDS = {
 }
 
 
-class Properties(Means):
+class Properties(Sampled):
     """QED, SA and logP of the valid and connected samples.
 
     ``qed``, ``sa``, ``logp`` are means, with ``..._std``, the deviation over molecules, and ``..._real`` of held-out ones;
@@ -37,7 +37,7 @@ class Properties(Means):
     Args:
         train: training molecules, the control.
         held_out: molecules that the model has not seen, the reference.
-        hydrogens, limit: see `modalities.molecule.metrics.sets.Means`.
+        hydrogens, limit: see `modalities.molecule.metrics.sets.Sampled`.
         reference: evenly spaced molecules that are read of each set.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -131,11 +132,8 @@ def share(found: Sequence[Any]) -> Values:
     return Values(np.array([math.nan if x is None else float(x) for x in found], np.float64))  # (N,)
 
 
-class Means:
-    """A metric whose measures are means over molecules, of samples and of as many real ones.
-
-    Each measure comes with ``..._std``, the deviation of its means over three equal parts of the samples, and with
-    ``..._real``, the same of evenly spaced molecules of `held_out`.
+class Sampled:
+    """Keeps samples, and knows real molecules to compare them with: what metrics begin with.
 
     Args:
         held_out: real molecules to compare with; without them nothing is compared.
@@ -155,19 +153,6 @@ class Means:
     def update(self, samples: Sequence[Molecule | None], template: Batch) -> None:
         room = None if self.limit is None else max(self.limit - len(self.samples), 0)
         self.samples += list(samples)[:room]
-
-    def compute(self) -> dict[str, float]:
-        if not self.samples:
-            return dict.fromkeys(self.meaning, math.nan)
-        found: dict[str, float] = {}
-        for name, values in self.values(self.found).items():
-            found |= {name: values.mean(), f"{name}_std": values.deviation()}
-        real = {} if self.held_out is None else self.values(self.real)
-        return found | {f"{name}_real": values.mean() for name, values in real.items()}
-
-    def values(self, found: Sequence[Chemical]) -> dict[str, Values]:
-        """Measures of each of N molecules."""
-        raise NotImplementedError
 
     @property
     def found(self) -> list[Chemical]:
@@ -191,6 +176,27 @@ class Means:
 
     def pictures(self, folder: Path) -> dict[str, Path]:
         return {}
+
+
+class Means(Sampled, ABC):
+    """A metric whose measures are means over molecules, of samples and of as many real ones. Arguments: see `Sampled`.
+
+    Each measure comes with ``..._std``, the deviation of its means over three equal parts of the samples, and with
+    ``..._real``, the same of evenly spaced molecules of `held_out`.
+    """
+
+    def compute(self) -> dict[str, float]:
+        if not self.samples:
+            return dict.fromkeys(self.meaning, math.nan)
+        found: dict[str, float] = {}
+        for name, values in self.values(self.found).items():
+            found |= {name: values.mean(), f"{name}_std": values.deviation()}
+        real = {} if self.held_out is None else self.values(self.real)
+        return found | {f"{name}_real": values.mean() for name, values in real.items()}
+
+    @abstractmethod
+    def values(self, found: Sequence[Chemical]) -> dict[str, Values]:
+        """Measures of each of N molecules."""
 
 
 def wasserstein(a: NDArray[Any], b: NDArray[Any]) -> float:
