@@ -162,7 +162,8 @@ class Training:
 
     def _step(self, network: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
         positions = range(step * self.recipe.batch_size, (step + 1) * self.recipe.batch_size)
-        pixels = self._pixels(self.train, indices(self.recipe.seed, positions, len(self.train)))  # (B, 3, S, S)
+        rows = indices(self.recipe.seed, positions, len(self.train))
+        pixels = self._pixels([readable(self.train, row) for row in rows])  # (B, 3, S, S)
         noise = Noise(keys(self.recipe.seed, positions, "autoencoder"))
         for group in optimizer.param_groups:
             group["lr"] = self.recipe.rate_at(step)
@@ -171,21 +172,22 @@ class Training:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 
-    def _pixels(self, data: Dataset, rows: Sequence[int]) -> Tensor:
-        """(B, 3, S, S) in -1 .. 1."""
-        pictures = np.stack([readable(data, i) for i in rows])  # (B, S, S, 3)
-        return torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1  # (B, 3, S, S)
+    def _pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """(S, S, 3) each -> (B, 3, S, S) in -1 .. 1."""
+        stacked = torch.from_numpy(np.stack(pictures))  # (B, S, S, 3)
+        return stacked.permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1  # (B, 3, S, S)
 
     @torch.no_grad()
     def reconstructions(self, network: Any) -> dict[str, float]:
         """How far held-out pictures are from what is made of their latents' means, and, as a yardstick, from themselves
         reduced to as many pixels as a latent has places: the mean absolute error in 0 .. 255, and the mean PSNR."""
         found: dict[str, list[float]] = {"error": [], "psnr": [], "reduced_error": [], "reduced_psnr": []}
-        rows = [i for i in spaced(len(self.held_out), MEASURED) if self.held_out[i].get("readable", True)]
-        if not rows:
+        items = (self.held_out[i] for i in spaced(len(self.held_out), MEASURED))
+        pictures = [item["image"] for item in items if item.get("readable", True)]
+        if not pictures:
             raise MultigenError("none of the held-out pictures can be read: nothing to measure the autoencoder on")
-        for start in range(0, len(rows), self.recipe.batch_size):
-            pixels = self._pixels(self.held_out, rows[start : start + self.recipe.batch_size])  # (B, 3, S, S)
+        for start in range(0, len(pictures), self.recipe.batch_size):
+            pixels = self._pixels(pictures[start : start + self.recipe.batch_size])  # (B, 3, S, S)
             latent = network.encode(pixels).latent_dist.mean  # (B, C, h, w)
             small = F.interpolate(pixels, latent.shape[2:], mode="area")  # (B, 3, h, w)
             large = F.interpolate(small, pixels.shape[2:], mode="bicubic")  # (B, 3, S, S)
@@ -193,7 +195,7 @@ class Training:
                 off = (made.clamp(-1, 1) - pixels) * 127.5  # (B, 3, S, S)
                 found[f"{prefix}error"] += off.abs().mean((1, 2, 3)).tolist()
                 found[f"{prefix}psnr"] += (20 * torch.log10(255 / off.square().mean((1, 2, 3)).sqrt())).tolist()
-        return {"pictures": len(rows), **{name: float(np.mean(values)) for name, values in found.items()}}
+        return {"pictures": len(pictures), **{name: float(np.mean(values)) for name, values in found.items()}}
 
     def _write(self, network: Any, about: dict[str, Any]) -> None:
         part = files.temporary(self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -36,22 +37,18 @@ def arms(given: Mapping[str, Folders] | Folders, by: Sequence[str] = ()) -> dict
     if isinstance(given, Mapping):
         return {str(name): _folders([folders] if isinstance(folders, str) else folders) for name, folders in given.items()}
     found: dict[str, list[Path]] = {}
+    names = _ends(by)
     for folder in _folders([given] if isinstance(given, str) else given):
         record = read(folder)
-        differing = [f"{name}={record.setting(key)}" for key, name in zip(by, _ends(by), strict=True)]
+        differing = [f"{name}={record.setting(key)}" for key, name in zip(by, names, strict=True)]
         found.setdefault(", ".join([record.title, *differing]), []).append(folder)
     return found
 
 
 def _ends(keys: Sequence[str]) -> list[str]:
     """As many of the last parts of dotted keys as tell them apart."""
-    parts = [key.split(".") for key in keys]
-    longest = max(map(len, parts), default=0)
-    for count in range(1, longest + 1):
-        ends = [".".join(part[-count:]) for part in parts]
-        if len(set(ends)) == len(set(keys)):
-            return ends
-    return list(keys)
+    cut = ([".".join(key.split(".")[-count:]) for key in keys] for count in itertools.count(1))
+    return next(ends for ends in cut if len(set(ends)) == len(set(keys)))
 
 
 def _folders(patterns: Folders) -> list[Path]:
