@@ -35,7 +35,11 @@ class Dialogue:
     def digest(self) -> str:
         """Of everything beside the prompt that decides what the model is shown: sizes, normalisation, template, tokens."""
         own = self.processor
-        told = own.to_dict() if hasattr(own, "to_dict") else own
+        parts = [
+            own,
+            *(getattr(own, name, None) for name in ("image_processor", "video_processor")),
+        ]  # not all contain the others
+        told = [part.to_dict() if hasattr(part, "to_dict") else part for part in parts]
         return describe.digest(told, getattr(own, "chat_template", None), _tokens(getattr(own, "tokenizer", None)))
 
     def question(self) -> str:

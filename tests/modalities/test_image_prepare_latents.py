@@ -271,19 +271,40 @@ def test_whatever_a_library_says_of_a_damaged_picture_is_one_line(monkeypatch):
         open_image("a.jpg", picture(1))
 
 
+def forbid(monkeypatch, name):
+    """Let no folder of a name be read, whoever asks."""
+
+    def scandir(path, real=os.scandir):
+        if not isinstance(path, int) and Path(path).name == name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "hidden"),
+    [
+        (["ant/1.jpg", "cat/2.jpg", "dog/3.jpg"], "cat"),
+        (["train/ant/1.jpg", "train/cat/2.jpg", "val/ant/3.jpg", "val/cat/4.jpg"], "train"),
+        (["train/ant/1.jpg", "train/cat/2.jpg", "val/ant/3.jpg"], "train/cat"),
+    ],
+)
+def test_a_class_or_side_that_cannot_be_read_is_refused(tmp_path, monkeypatch, pictures, hidden):
+    """Left out, it would give the others' labels to other classes, or hold out what is left."""
+    root = write(tmp_path / "s", {name: picture(i) for i, name in enumerate(pictures)})
+    forbid(monkeypatch, hidden.rpartition("/")[2])
+    with pytest.raises(MultigenError, match=rf"class folder .*s/{hidden} holds no picture that can be read"):
+        make_index(open_source(root), tmp_path / "index")
+
+
 def test_folders_that_lead_round_or_cannot_be_read_are_left_out(tmp_path, monkeypatch, capsys):
     root = write(tmp_path / "s", CLASSED)
     (root / "ant" / "up").symlink_to(root)
     (root / "cat" / "self.jpg").symlink_to(root / "cat" / "self.jpg")
     os.mkfifo(root / "cat" / "pipe.jpg")
-    (root / "dog").mkdir()
-
-    def scandir(path, real=os.scandir):
-        if Path(path).name == "dog":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path)
-
-    monkeypatch.setattr("os.scandir", scandir)
+    (root / "cat" / "dog").mkdir()
+    forbid(monkeypatch, "dog")
     make_index(open_source(root), tmp_path / "index")
     data, said = Pictures(tmp_path / "index", PIXELS), capsys.readouterr().out
     assert len(data) == 12 and data.store.manifest["groups"] == ["ant", "cat"]

@@ -90,13 +90,15 @@ class Listed(Source):
             yield Entry(name, members[name], group, side, caption)
 
     def _check_folders(self, pictures: Sequence[str], sided: bool) -> None:
-        """Refuse a class without pictures: it is nearly always a copy that was interrupted."""
+        """Refuse a side or a class without pictures: nearly always a copy that was interrupted, or may not be read."""
         held = {name.rpartition("/")[0] for name in pictures}
         held |= {str(parent) for folder in held for parent in PurePosixPath(folder).parents}
         depth = 2 if sided else 1
         for folder in self.folders():
             if len(PurePosixPath(folder).parts) <= depth and folder not in held:
-                raise MultigenError(f"class folder {self.path / folder} holds no picture: fill it, or remove it")
+                raise MultigenError(
+                    f"class folder {self.path / folder} holds no picture that can be read: fill it, or remove it"
+                )
 
     def picture(self, name: str, place: str, size: int) -> Any:
         return open_image(f"{self.path}/{name}", self.read(place))

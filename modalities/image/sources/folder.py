@@ -61,8 +61,8 @@ class _Walk:
     unreadable: list[str] = field(default_factory=list)
     """Reasons why something is left out."""
 
-    def folder(self, name: str, above: frozenset[tuple[int, int]]) -> bool:
-        """Go through a folder; False if it cannot be read.
+    def folder(self, name: str, above: frozenset[tuple[int, int]]) -> None:
+        """Go through a folder. One that cannot be read is a folder without pictures.
 
         Args:
             name: "" for the root.
@@ -72,15 +72,15 @@ class _Walk:
             own = (self.root / name).stat()
             if (here := (own.st_dev, own.st_ino)) in above:
                 self.unreadable.append(f"{self.root / name} is a link to a folder above it")
-                return False
+                return
+            self.folders.extend([name] if name else [])
             entries = sorted(os.scandir(self.root / name), key=lambda entry: entry.name)
         except OSError as error:
             self.unreadable.append(f"cannot read {self.root / name}: {error.strerror}")
-            return False
+            return
         for entry in entries:
             if not entry.name.startswith("."):
                 self._take(entry, f"{name}/{entry.name}".lstrip("/"), above | {here})
-        return True
 
     def _take(self, entry: os.DirEntry[str], name: str, above: frozenset[tuple[int, int]]) -> None:
         try:
@@ -89,7 +89,7 @@ class _Walk:
             self.unreadable.append(f"cannot read {self.root / name}: {error.strerror}")
             return
         if is_folder:
-            self.folders.extend([name] if self.folder(name, above) else [])
+            self.folder(name, above)
         elif S_ISREG(told.st_mode):
             self.places[name] = stamped(name, told.st_size, told.st_mtime_ns)
         else:  # a pipe, which would be waited for
