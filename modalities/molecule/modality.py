@@ -54,7 +54,7 @@ class Molecules:
         couple: pair noise with data by equivariant optimal transport, here in the loader's workers.
         rotate: turn each training molecule at random.
         fragment: chance that a training molecule has a connected part of it given.
-        joint: representations of the atoms that are made together with the molecule, those of given atoms too: name -> width.
+        joint: representations of the atoms that are made together with the molecule: name -> width.
         encoders: teachers by target name.
     """
 
