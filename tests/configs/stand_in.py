@@ -115,6 +115,7 @@ REPLACED = {
     "modalities.image.latents.Latents": {"decoder": None, "scale": 0.5, "shift": 0.0, "latents": None},
     "modalities.molecule.geom.GeomDrugs": {"_target_": "stand_in.Zigzags"},
     "modalities.protein.cgdms.Cgdms": {"_target_": "stand_in.Chains"},
+    "modalities.protein.promod3.Promod3": {"_target_": "stand_in.Chains"},
     "modalities.protein.biounit.Biounit": {"_target_": "stand_in.Chains"},
     "modalities.protein.encoders.Files": {"_target_": "stand_in.Embedding"},
     "modalities.protein.encoders.MPNNSingle": {"pretrained": False},

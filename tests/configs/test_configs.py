@@ -147,10 +147,10 @@ def test_molecules_by_another_network(given, small_data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vanilla", "reed"])
-def test_sequences_may_come_from_the_larger_set(name):
-    config = compose("train", [f"experiment=protein/sequence_{name}", "data=promod3"])
+def test_sequences_may_come_from_the_smaller_set(name):
+    config = compose("train", [f"experiment=protein/sequence_{name}", "data=cgdms"])
     metrics, data = config["metrics"].values(), config["data"]
-    assert "promod3" in data["train"]["_target_"] and config["modality"]["source"] == data["train"]
+    assert "cgdms" in data["train"]["_target_"] and config["modality"]["source"] == data["train"]
     assert all(metric[key] == data[split] for metric in metrics for key, split in SIDES.items() if key in metric)
 
 

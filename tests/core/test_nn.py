@@ -10,7 +10,7 @@ from torch import nn
 
 from multigen.nn import ConvProjector, MLPProjector, ModulatedBlock, TimeEmbedding, sincos_1d, sincos_2d
 from multigen.nn import blocks as nn_blocks
-from multigen.nn.blocks import Attention
+from multigen.nn.blocks import Attention, rotary, rotate
 from multigen.state import MultigenError
 
 
@@ -49,6 +49,27 @@ def test_position_tables():
         two[1, :, 8:], sincos_1d(8, torch.ones(4))
     )
     assert len(two.reshape(12, 16).unique(dim=0)) == 12
+
+
+def test_products_of_turned_vectors_tell_their_distance():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 8, dtype=torch.float64)
+    angle = rotary(8, torch.arange(40))
+    assert angle.shape == (40, 4) and angle[:, 0].tolist() == list(range(40))
+    turned = [rotate(x.expand(40, 8), angle.double()) for x in (q, k)]
+    products = turned[0] @ turned[1].T  # (40, 40), of places i and j
+    for distance in (-7, 0, 3):
+        along = products.diagonal(distance)
+        assert torch.allclose(along, along[:1], atol=1e-5)
+    assert products[0, 0].item() == pytest.approx((q @ k).item()) and products[0].std() > 0.1
+    assert torch.allclose(turned[0].norm(dim=-1), q.norm())
+
+
+def test_turned_attention_depends_on_distances_alone():
+    torch.manual_seed(0)
+    attention, x = Attention(16, 2), torch.randn(1, 10, 16)
+    near, far = (attention(x, angle=rotary(8, torch.arange(10) + start)) for start in (0, 100))
+    assert torch.allclose(near, far, atol=1e-4) and not torch.allclose(near, attention(x), atol=1e-2)
 
 
 @pytest.mark.parametrize("written_out", [True, False])

@@ -116,18 +116,20 @@ def test_preference():
         (lambda: Protein(forbid="ACDEFGHIKLMNPQRSTVWY"), "every amino acid is forbidden"),
         (lambda: Protein().template([0], 0), "which backbones are to be designed"),
         (lambda: Protein(structure=False).template([0], 0), "how long are sequences to be"),
-        (lambda: SequenceTransformer(width=30, heads=4), "must be even and a multiple of the 4 heads"),
+        (lambda: SequenceTransformer(width=30, heads=4), "must be an even multiple of the 4 heads"),
+        (lambda: SequenceTransformer(window=4), "window 4 must be odd, or 0 for none"),
     ],
-    ids=["length", "letter", "full", "forbid", "all", "source", "lengths", "heads"],
+    ids=["length", "letter", "full", "forbid", "all", "source", "lengths", "heads", "window"],
 )
 def test_mistakes_are_named(make, message):
     with pytest.raises(MultigenError, match=message):
         make()
 
 
-def test_sequence_transformer_follows_the_contract():
+@pytest.mark.parametrize("window", [0, 5])
+def test_sequence_transformer_follows_the_contract(window):
     modality = Protein(structure=False)
-    network = SequenceTransformer(width=32, depth=2, heads=2)
+    network = SequenceTransformer(width=32, depth=2, heads=2, window=window)
     for parameter in network.parameters():  # the last layer starts at zero, which would pass every test
         torch.nn.init.normal_(parameter, std=0.1)
     check_denoiser(network, batch_of(modality), network.tap_names)
