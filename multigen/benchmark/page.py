@@ -106,10 +106,13 @@ def draw_figure(found: Found, path: Path) -> Path | None:
     first = found["quality"][0]
     panels = _drawn(first)
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
-    for axes, (over, made) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure.suptitle(first["words"], x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
+    for i, (axes, (over, made)) in enumerate(
+        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
+    ):
         for arm in made:
             draw(axes, arm, LIGHT)
-        dress(axes, first["words"], LIGHT, legend=len(made) > 1, over=over)
+        dress(axes, "", LIGHT, legend=i == 0 and len(made) > 1, over=over)
     return save(figure, path)
 
 

@@ -120,7 +120,7 @@ def dress(axes: Axes, title: str, theme: Theme, legend: bool, over: str = STEP) 
             str(line.get_label()) for line in axes.get_lines() if not str(line.get_label()).startswith("_")
         )
         beside = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "borderaxespad": 0.2, "ncols": 4}
-        place: dict[str, Any] = beside if len(words) < 45 else {"loc": "best"}
+        place: dict[str, Any] = beside if title and len(words) < 45 else {"loc": "best"}
         axes.legend(frameon=False, labelcolor=theme.ink, fontsize=9, handlelength=1.6, columnspacing=1.2, **place)
 
 
