@@ -89,7 +89,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 def rotary(width: int, position: Tensor) -> Tensor:
     """Angles of positions (T,) at width / 2 frequencies from 1 down to 1/10,000: (T, width / 2), float32."""
-    return (position.double().reshape(-1, 1) * _omega(width, position.device)).float()  # (T, W/2)
+    return _angles(width, position).float()  # (T, W/2)
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
@@ -148,12 +148,13 @@ def init_xavier(module: nn.Module) -> None:
 
 def sincos_1d(width: int, position: Tensor) -> Tensor:
     """Sines, then cosines, of position (T,) at width / 2 frequencies from 1 down to 1/10,000: (T, width), float32."""
-    angle = position.double().reshape(-1, 1) * _omega(width, position.device)  # (T, D/2)
+    angle = _angles(width, position)  # (T, D/2)
     return torch.cat([angle.sin(), angle.cos()], -1).float()  # (T, D)
 
 
-def _omega(width: int, device: torch.device) -> Tensor:
-    return 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float64, device=device) / (width / 2))  # (D/2,)
+def _angles(width: int, position: Tensor) -> Tensor:
+    omega = 10_000.0 ** (-torch.arange(width // 2, dtype=torch.float64, device=position.device) / (width / 2))  # (D/2,)
+    return position.double().reshape(-1, 1) * omega  # (T, D/2), float64
 
 
 def sincos_2d(width: int, height: int, columns: int) -> Tensor:
