@@ -40,13 +40,18 @@ def collect(folder: Path, suite: Suite) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "suite": asdict(suite),
-        "configs": {arm: some[0].config for arm, some in records.items() if some},
+        "configs": {arm: _config(some[0], folder) for arm, some in records.items() if some},
         "runs": {run.name: _run(run, record, began[run], folder) for run, record in found.items()},
         "initial": _initial(suite, began),
         "again": repeated(folder, suite),
         "state": read_json(folder / "state.json") if (folder / "state.json").is_file() else {},
         "notes": [] if len(records) < 2 else differences({arm: some for arm, some in records.items() if some}),
     }
+
+
+def _config(record: Record, folder: Path) -> dict[str, Any]:
+    """The run's place is told from the benchmark's folder, which may be moved or published."""
+    return {**record.config, "run": record.folder.relative_to(folder).as_posix()}
 
 
 def _start(record: Record) -> dict[str, Any]:

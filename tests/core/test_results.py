@@ -224,6 +224,7 @@ def test_all_is_drawn_from_the_json(tmp_path):
     assert redraw(tmp_path) == said and {name: (tmp_path / name).read_bytes() for name in names} == before
     stored, page = read_json(tmp_path / "results.json"), before["report.html"].decode()
     assert stored["numbers"]["quality"][0]["arms"]["reed"]["standing"] == "better" and stored["configs"]["reed"]["seed"] == 0
+    assert stored["configs"]["reed"]["run"] == "runs/reed-0" and str(tmp_path) not in (tmp_path / "results.json").read_text()
     assert said.split(".")[0] in page and page.count('src="data:image/png') == 5, "four arms and real data"
     assert "Samples at step 40, seed 0" in page and "PFLOP" not in page and "GFLOP of training" in page
     assert page.count("derive from Toys (CC0). By hand.") == 1
