@@ -12,7 +12,13 @@ Axis = Callable[[Mapping[str, Any], Sequence[float]], list[float] | None]
 
 def _seconds(run: Mapping[str, Any], steps: Sequence[float]) -> list[float] | None:
     at, seconds = run["clock"]
-    return np.interp(steps, [0, *at], [0.0, *seconds]).tolist() if at else None
+    if not at:
+        return None
+    clock = np.interp(steps, [0, *at], [0.0, *seconds])  # (n,)
+    teacher = run["start"].get("teacher")
+    if teacher is not None and not teacher["kept"]:  # it runs within the step
+        clock = np.maximum(clock - np.asarray(taught(run, "seconds_per_example", steps) or 0.0), 0.0)  # (n,)
+    return clock.tolist()
 
 
 def _flops(run: Mapping[str, Any], steps: Sequence[float]) -> list[float] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 LEVEL = 0.95
@@ -13,7 +14,7 @@ _RESAMPLES = 9999
 def interval(values: Sequence[float | None]) -> list[float] | None:
     """Percentile bootstrap interval of the mean (Efron 1979); None for fewer than two values, or where one is missing.
 
-    With three seeds it is about as wide as the values lie apart: no interval can tell more than three numbers do.
+    With three seeds it reaches from the least to the largest value, and holds the true mean in three cases of four.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -27,6 +28,30 @@ def interval(values: Sequence[float | None]) -> list[float] | None:
         (known,), np.mean, confidence_level=LEVEL, n_resamples=_RESAMPLES, method="percentile", random_state=0
     ).confidence_interval
     return [float(found.low), float(found.high)]
+
+
+def student(differences: Sequence[float]) -> list[float] | None:
+    """Student's interval of a mean difference between two arms, seed by seed; None for fewer than two seeds.
+
+    Arms share the randomness of their seed, so what differs is known better than what each comes to; and for a few normal
+    values this interval holds the true mean as often as it says, where the bootstrap's does not.
+    """
+    from scipy.stats import t
+
+    if len(differences) < 2:
+        return None
+    middle, count = mean(differences), len(differences)
+    half = float(t.ppf((1 + LEVEL) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+    return [middle - half, middle + half]
+
+
+def clearly(interval: Sequence[float] | None) -> int:
+    """1 where an interval lies above zero, -1 where it lies below, 0 where it holds zero or is unknown.
+
+    >>> clearly([0.1, 0.2]), clearly([-0.2, -0.1]), clearly([-0.1, 0.1]), clearly(None)
+    (1, -1, 0, 0)
+    """
+    return 0 if interval is None else int(interval[0] > 0) - int(interval[1] < 0)
 
 
 def estimate(values: Sequence[float | None]) -> dict[str, Any]:

@@ -130,33 +130,41 @@ def reaching(curves: Mapping[str, Sequence[Curve]], baseline: str, rising: bool 
         rising: the larger, the better.
 
     Returns:
-        ``target``: that value; ``baseline_steps``: where the baseline ended; and for each arm ``steps`` of each run, None
-        where it was not reached, and how many runs ``reached`` it. Their ``mean``, its bootstrap ``interval`` and the
-        ``ratio`` (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter.
+        ``target``: that value; ``baseline_steps``: where the baseline comes to it, runs that end above it counted at their
+        ends; and for each arm ``steps`` of each run, None where it was not reached, how many runs ``reached`` it, and whether
+        one was there when first looked at (``at_most``: it may have been sooner). Their ``mean``, its bootstrap ``interval``
+        and the ``ratio`` (baseline's steps over the mean) are None unless all did: a mean over the quicker runs would flatter.
         Curves over seconds or FLOPs are treated alike.
     """
-    target = mean(values[-1] for _, values in curves[baseline])
-    end = mean(steps[-1] for steps, _ in curves[baseline])
+    target, sign = mean(values[-1] for _, values in curves[baseline]), -1 if rising else 1
+    steps = {name: [reached(curve, target, sign) for curve in arm] for name, arm in curves.items()}
+    ends = [at[-1] for at, _ in curves[baseline]]
+    start = mean(end if step is None else step for step, end in zip(steps[baseline], ends, strict=True))
     return {
         "target": target,
-        "baseline_steps": end,
-        "arms": {name: _reached(arm, target, end, -1 if rising else 1) for name, arm in curves.items()},
+        "baseline_steps": start,
+        "arms": {name: _reached(found, curves[name], start) for name, found in steps.items()},
     }
 
 
-def _reached(curves: Sequence[Curve], target: float, end: float, sign: int) -> dict[str, Any]:
-    steps = [first_step((at, [sign * x for x in values]), sign * target) for at, values in curves]
+def reached(curve: Curve, target: float, sign: int) -> float | None:
+    """`first_step` of a curve that falls (`sign` 1) or rises (-1)."""
+    return first_step((curve[0], [sign * x for x in curve[1]]), sign * target)
+
+
+def _reached(steps: Sequence[float | None], curves: Sequence[Curve], start: float) -> dict[str, Any]:
     known = [s for s in steps if s is not None]
     found = summary(steps) if len(known) == len(steps) else {"mean": None, "std": None}
     average = found["mean"]
     return {
-        "steps": steps,
+        "steps": list(steps),
         "reached": len(known),
         "runs": len(steps),
+        "at_most": any(step == at[0] for step, (at, _) in zip(steps, curves, strict=True)),
         "mean": average,
         "std": found["std"],
         "interval": interval(steps),
-        "ratio": end / average if average else None,
+        "ratio": start / average if average else None,
     }
 
 

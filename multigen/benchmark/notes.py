@@ -50,14 +50,23 @@ def notes(runs: Mapping[str, Sequence[Record]]) -> list[str]:
 
 
 def differences(runs: Mapping[str, Sequence[Record]]) -> list[str]:
-    """One line for each thing that is not the same in all runs and should be."""
+    """One line for each thing that is not the same in all runs and should be, with the arms that are unlike the others."""
     found = []
     for name, of in EQUAL.items():
         values = {arm: sorted({to_json(of(run)) for run in some} - {"null"}) for arm, some in runs.items()}
         if len({v for some in values.values() for v in some}) > 1:
             short = all(len(v) < 20 for some in values.values() for v in some)
-            found.append(f"{name} is not the same in all runs" + (f": {_list(values)}" if short else ""))
+            found.append(f"{name} is not the same in all runs: {_list(values) if short else _unlike(values)}")
     return found
+
+
+def _unlike(values: Mapping[str, Sequence[str]]) -> str:
+    """The arms that are unlike most, or unlike one another where there is no majority."""
+    kinds = [tuple(some) for some in values.values()]
+    usual = max(kinds, key=kinds.count)
+    most = kinds.count(usual) > 1
+    odd = [arm for arm, some in values.items() if not most or tuple(some) != usual or len(some) > 1]
+    return f"{', '.join(odd)} unlike {'the others' if most else 'one another'}"
 
 
 def _seeds(runs: Mapping[str, Sequence[Record]]) -> list[str]:

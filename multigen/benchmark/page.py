@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def redraw(folder: Path) -> str:
     raw = read_json(folder / "results.json")
     found = {**raw, **derive(raw)}
     said = verdict(found)
-    text = "\n\n".join([said, *(f"**{table.caption}**\n\n{markdown(table)}" for table in tables(found))])
+    remarks = [f"Note: {note}." for note in found["notes"]]
+    text = "\n\n".join([said, *remarks, *(f"**{table.caption}**\n\n{markdown(table)}" for table in tables(found))])
     write_text(folder / "results.md", text + "\n")
     draw_figure(found, folder / "figure.png")
     name = found["suite"]["name"]
@@ -41,9 +43,10 @@ def redraw(folder: Path) -> str:
 
 def _page(found: Found, said: str, folder: Path) -> Page:
     bands = [Text("Means over seeds; a band reaches one standard deviation to each side.")] if len(found["seeds"]) > 1 else []
+    dashed = [Text("Dashed: the arm's teachers counted in.")] if any(map(_taught, found["quality"])) else []
     sections = [
         Section("Verdict", [Text(said), *(Text(f"{note}.") for note in found["notes"])]),
-        *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2), *bands]) for q in found["quality"]),
+        *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2), *bands, *dashed]) for q in found["quality"]),
         Section("Numbers", tables(found)),
         *_samples(found, folder),
         Section("Settings", _settings(found)),
@@ -85,7 +88,22 @@ def lines(quality: Mapping[str, Any], axis: str) -> tuple[str, list[Line]]:
         return axis, []
     largest = max(curve[axis][-1] for curve in curves.values())
     over, unit = max(((o, u) for o, u in _UNITS[axis].items() if u == 1 or u <= largest / 2), key=lambda x: x[1])
-    return over, [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items())]
+    alone = [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items())]
+    return over, [*alone, *_with_teachers(curves, axis, unit)]
+
+
+def _with_teachers(curves: Mapping[str, Mapping[str, Any]], axis: str, unit: float) -> list[Line]:
+    """The arms that have teachers once more, dashed: shifted by what these cost."""
+    whole = f"{axis}_with_teacher"
+    return [
+        line(f"{arm}, teachers counted in", {**curve, "std": None}, i, whole, unit)._replace(dashed=True, silent=True)
+        for i, (arm, curve) in enumerate(curves.items())
+        if curve.get(whole) and curve[whole] != curve[axis]
+    ]
+
+
+def _taught(quality: Mapping[str, Any]) -> bool:
+    return any(line.dashed for axis in _UNITS for line in lines(quality, axis)[1])
 
 
 def _drawn(quality: Mapping[str, Any]) -> dict[str, list[Line]]:
@@ -106,7 +124,8 @@ def draw_figure(found: Found, path: Path) -> Path | None:
     first = found["quality"][0]
     panels = _drawn(first)
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
-    figure.suptitle(first["words"], x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
+    dashed = " (dashed: teachers counted in)" if _taught(first) else ""
+    figure.suptitle(first["words"] + dashed, x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
     for i, (axes, (over, made)) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
     ):
@@ -136,14 +155,19 @@ def _samples(found: Found, folder: Path) -> list[Section]:
 
 def tables(found: Found) -> list[Table]:
     """Numbers of each quality, epochs to reach levels, and what it cost."""
-    return [table for q in found["quality"] for table in (_reached(q), _levels(q))] + [_cost(found)]
+    return [table for q in found["quality"] for table in (_reached(q), *([_levels(q)] if q["levels"] else []))] + [
+        _cost(found)
+    ]
 
 
 def _reached(quality: Mapping[str, Any]) -> Table:
-    header = ["", "final", "gain", "against the baseline", "steps to its final", "time", "FLOPs", "with teachers"]
+    header = ["", "final", "gain", "against the baseline", "steps to its final", "time", "FLOPs"]
+    header += ["time, teachers counted in", "FLOPs, teachers counted in"]
     rows = [[Cell(arm), *_ends(about), *_sooner(arm, quality)] for arm, about in quality["arms"].items()]
-    words = f"{quality['words']}, {quality['better']} is better; 95 % bootstrap intervals over seeds"
-    return Table(header, rows, words, numeric=(1, 2, 4, 5, 6, 7))
+    words = (
+        f"{quality['words']}, {quality['better']} is better; 95 % intervals over seeds, by bootstrap, of gains by Student's t"
+    )
+    return Table(header, rows, words, numeric=(1, 2, *range(4, len(header))))
 
 
 def _ends(about: Mapping[str, Any]) -> list[Cell]:
@@ -153,17 +177,38 @@ def _ends(about: Mapping[str, Any]) -> list[Cell]:
 def _cell(estimate: Mapping[str, Any] | None) -> Cell:
     if estimate is None:
         return Cell(MISSING)
-    spread = estimate["interval"]
-    return Cell(number(estimate["mean"]), f"{number(spread[0])} to {number(spread[1])}" if spread else "")
+    most = "\u2264" * bool(estimate.get("at_most") and estimate["mean"] is not None)
+    return Cell(most + number(estimate["mean"]), _range(estimate["interval"]))
+
+
+def _range(spread: Sequence[float] | None) -> str:
+    return f"{number(spread[0])} to {number(spread[1])}" if spread else ""
 
 
 def _sooner(arm: str, quality: Mapping[str, Any]) -> list[Cell]:
     """Steps to the baseline's final value, and how many times sooner it is there."""
     found = {axis: reach["arms"][arm] for axis, reach in quality["reach"].items()}
-    steps = found["steps"]
-    ratio = "" if steps["ratio"] is None else f"{steps['ratio']:.2f}x"
-    some = f"by {steps['reached']} of {steps['runs']}" if steps["reached"] < steps["runs"] else ratio
-    return [Cell(number(steps["mean"]), some), *(_ratio(found, axis) for axis in ("seconds", "flops", "flops_with_teacher"))]
+    others = ("seconds", "flops", "seconds_with_teacher", "flops_with_teacher")
+    return [_steps(arm, quality), *(_ratio(found, axis) for axis in others)]
+
+
+def _steps(arm: str, quality: Mapping[str, Any]) -> Cell:
+    """The baseline's own are what ratios are of: its runs that end above their mean are counted at their ends."""
+    if not quality["reach"]:
+        return Cell(MISSING)
+    reach = quality["reach"]["steps"]
+    steps = reach["arms"][arm]
+    if quality["arms"][arm]["standing"] == "baseline":
+        return Cell(_whole(reach["baseline_steps"]), f"there within the run {steps['reached']} of {steps['runs']}")
+    if steps["ratio"] is None:
+        return Cell(MISSING, f"by {steps['reached']} of {steps['runs']}")
+    few = {"mean": round(steps["mean"]), "interval": steps["interval"] and list(map(round, steps["interval"]))}
+    cell = _cell({**steps, **few})
+    return replace(cell, note="; ".join(filter(None, (f"{steps['ratio']:.2f}x", cell.note))))
+
+
+def _whole(value: float) -> str:
+    return number(round(value))
 
 
 def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:
@@ -174,7 +219,8 @@ def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:
 def _levels(quality: Mapping[str, Any]) -> Table:
     header = ["EP@k", *(f"k = {number(level['k'])}" for level in quality["levels"])]
     rows = [[Cell(arm), *(_cell(level["arms"][arm]) for level in quality["levels"])] for arm in quality["arms"]]
-    return Table(header, rows, f"Epochs until the {quality['words']} is k", numeric=range(1, len(header)))
+    words = f"Epochs until the {quality['words']} is k (\u2264: when first looked at)"
+    return Table(header, rows, words, numeric=range(1, len(header)))
 
 
 def _cost(found: Found) -> Table:

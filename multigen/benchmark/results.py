@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from multigen.benchmark.axes import AXES, epochs, taught
-from multigen.benchmark.bootstrap import apart, estimate
-from multigen.benchmark.compare import Curve, band, first_step, reaching
+from multigen.benchmark.bootstrap import apart, clearly, estimate, student
+from multigen.benchmark.compare import Curve, band, reached, reaching
 from multigen.benchmark.suite import Quality
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
@@ -20,31 +20,58 @@ QUARTERS = (0.25, 0.5, 0.75, 1.0)
 def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from what was collected.
 
-    Compared are the seeds that all arms have finished; if there is none, the first seed as far as all arms have come.
+    Compared are the arms that have begun, over the seeds that all of these have finished; if there is none, over the first
+    seed as far as they have come.
 
     Returns:
-        ``seeds`` and ``end``: what is compared, and up to which step; ``quality``: see `_quality`, for each of the suite;
-        ``cost``: see `_cost`; ``same_batches``: whether all runs of a seed saw the same examples under the same keys;
+        ``seeds`` and ``end``: what is compared, and up to which step; ``left_out``: arms without a step; ``quality``: see
+        `_quality`, for each of the suite that the baseline has; ``unknown``: those that it has not; ``cost``: see `_cost`;
+        ``pace``: see `_pace`; ``same_batches``: whether all runs of a seed saw the same examples under the same keys;
         ``finished``: runs at their last step, of all.
     """
-    suite, runs = raw["suite"], list(raw["runs"].values())
-    seeds, end = _compared(suite, runs)
-    used = {arm: [r for r in runs if r["arm"] == arm and r["seed"] in seeds] for arm in _order(suite)}
+    suite, runs = raw["suite"], _alike_teachers(list(raw["runs"].values()))
+    begun = [arm for arm in _order(suite) if any(r["step"] for r in runs if r["arm"] == arm)]
+    seeds, end = _compared(suite, begun, runs)
+    used = {arm: [r for r in runs if r["arm"] == arm and r["seed"] in seeds] for arm in begun}
     used = {arm: some for arm, some in used.items() if some}
     alike = {arm for arm in used if _processes(raw, arm) == _processes(raw, suite["baseline"])}
-    found = (
+    found = [
         _quality(Quality(**q), {a: r for a, r in used.items() if a in alike or not q["of"].startswith("valid")}, suite, end)
         for q in suite["quality"]
-    )
+    ]
     return {
         "seeds": seeds,
         "end": end,
+        "left_out": [arm for arm in suite["arms"] if arm not in begun] if begun else [],
         "quality": [quality for quality in found if quality],
+        "unknown": [q["of"] for q, quality in zip(suite["quality"], found, strict=True) if end and not quality],
         "not_comparable": [arm for arm in used if arm not in alike],
         "cost": {arm: _cost(some) for arm, some in used.items()},
+        "pace": _pace([run for some in used.values() for run in some]),
         "same_batches": _same_batches(runs),
         "finished": [sum(r["step"] >= suite["steps"] for r in runs), len(suite["arms"]) * len(suite["seeds"])],
     }
+
+
+def _alike_teachers(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same runs, in which the same teachers of the same examples take the same time: the median of what was measured.
+
+    Each run times a few examples only, on a machine that does other things meanwhile.
+    """
+
+    def taught_by(run: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple((run["start"].get("teacher") or {}).get("targets", ()))
+
+    times: dict[tuple[str, ...], list[float]] = {}
+    for run in runs:
+        if (teacher := run["start"].get("teacher")) and teacher["seconds_per_example"] is not None:
+            times.setdefault(taught_by(run), []).append(teacher["seconds_per_example"])
+    return [
+        {**run, "start": {**run["start"], "teacher": {**teacher, "seconds_per_example": median(times[taught_by(run)])}}}
+        if (teacher := run["start"].get("teacher")) and taught_by(run) in times
+        else {**run}
+        for run in runs
+    ]
 
 
 def _order(suite: Mapping[str, Any]) -> list[str]:
@@ -57,9 +84,9 @@ def _processes(raw: Mapping[str, Any], arm: str) -> set[str]:
     return set(raw["configs"].get(arm, {}).get("processes", {}))
 
 
-def _compared(suite: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], int]:
-    reached = {seed: [r["step"] for r in runs if r["seed"] == seed] for seed in suite["seeds"]}
-    least = {seed: min(steps) if len(steps) == len(suite["arms"]) else 0 for seed, steps in reached.items()}
+def _compared(suite: Mapping[str, Any], arms: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], int]:
+    reached = {seed: [r["step"] for r in runs if r["seed"] == seed and r["arm"] in arms] for seed in suite["seeds"]}
+    least = {seed: min(steps) if steps and len(steps) == len(arms) else 0 for seed, steps in reached.items()}
     if whole := [seed for seed, step in least.items() if step >= suite["steps"]]:
         return whole, suite["steps"]
     best = max(least, key=lambda seed: least[seed])
@@ -73,25 +100,38 @@ def _quality(
     baseline seed by seed, and its curve; how soon each came to the baseline's mean final value, in ``steps``, ``seconds`` and
     ``flops``, the latter two without and with teachers; and EP@k, the epochs to reach values k.
 
-    Arms without such a number are left out. None if the baseline has none yet.
+    Arms with a run that has no such number are left out, which ``missing`` names; ``short`` names runs that had it and have
+    it no more at the last step of the others. None if the baseline has none yet. Looked at once only, an arm comes to a value
+    at no known step: then there is neither ``reach`` nor ``levels``.
     """
+    missing = [_name(r) for some in runs.values() for r in some if not _curve(r, quality.of, end)[0]]
     runs = {arm: some for arm, some in runs.items() if all(_curve(r, quality.of, end)[0] for r in some)}
-    base = suite["baseline"]
-    if base not in runs or not (end := _common([r for some in runs.values() for r in some], quality.of, end)):
+    base, everyone = suite["baseline"], [r for some in runs.values() for r in some]
+    last = max((_curve(r, quality.of, end)[0][-1] for r in everyone), default=0)
+    short = [_name(r) for r in everyone if last not in _curve(r, quality.of, end)[0]]
+    if base not in runs or not (end := _common(everyone, quality.of, end)):
         return None
     arms = {arm: [_curve(r, quality.of, end) for r in some] for arm, some in runs.items()}
     final = {arm: [values[-1] for _, values in curves] for arm, curves in arms.items()}
-    curves = {axis: _along(axis, arms, runs) for axis in AXES}
+    looks = len(band(arms[base])["steps"])
+    curves = {axis: _along(axis, arms, runs) for axis in AXES if looks > 1}
     return {
         **asdict(quality),
         "end": end,
+        "looks": looks,
+        "missing": missing,
+        "short": short,
         "arms": {
             arm: _arm(final[arm], final[base], quality.rising, arm == base) | {"curve": _band(arms[arm], runs[arm])}
             for arm in arms
         },
         "reach": {axis: reaching(found, base, quality.rising) for axis, found in curves.items() if found},
-        "levels": [_level(k, arms, runs, quality.rising) for k in quality.levels or _quarters(arms[base])],
+        "levels": [_level(k, arms, runs, quality.rising) for k in quality.levels or _quarters(arms[base]) if looks > 1],
     }
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return f"{run['arm']}-{run['seed']}"
 
 
 def _curve(run: Mapping[str, Any], key: str, end: int) -> Curve:
@@ -107,22 +147,26 @@ def _common(runs: Sequence[Mapping[str, Any]], key: str, end: int) -> int:
 
 
 def _arm(final: Sequence[float], base: Sequence[float], rising: bool, itself: bool) -> dict[str, Any]:
-    """Gains count upwards where more is worse too. Two arms are separated when their intervals share no value."""
+    """An arm's end and its gain, which counts upwards where more is worse too.
+
+    It stands better or worse where Student's interval of the gain, seed by seed, leaves out zero. ``separated``: moreover, the
+    two bootstrap intervals share no value.
+    """
     ours, theirs = estimate(final), estimate(base)
     gain = [(a - b) * (1 if rising else -1) for a, b in zip(final, base, strict=True)]
-    separated = apart(ours["interval"], theirs["interval"])
-    ahead = sum(gain) > 0
+    spread = student(gain)
     return {
         "final": ours,
-        "gain": None if itself else estimate(gain),
-        "standing": "baseline" if itself else ("better" if ahead else "worse") if separated else "not separated",
+        "gain": None if itself else {**estimate(gain), "interval": spread},
+        "standing": "baseline" if itself else {1: "better", -1: "worse", 0: "undecided"}[clearly(spread)],
+        "separated": apart(ours["interval"], theirs["interval"]),
     }
 
 
 def _band(curves: Sequence[Curve], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and spread over seeds, with the mean seconds and FLOPs of the same steps."""
     found = band(curves)
-    amounts = {axis: [AXES[axis](run, found["steps"]) for run in runs] for axis in ("seconds", "flops")}
+    amounts = {axis: [AXES[axis](run, found["steps"]) for run in runs] for axis in AXES if axis != "steps"}
     means = {axis: None if None in some else np.mean(np.array(some), 0).tolist() for axis, some in amounts.items()}
     return {**found, **means}
 
@@ -151,14 +195,13 @@ def _quarters(curves: Sequence[Curve]) -> list[float]:
 def _level(
     k: float, arms: Mapping[str, Sequence[Curve]], runs: Mapping[str, Sequence[Mapping[str, Any]]], rising: bool
 ) -> dict[str, Any]:
-    """EP@k: epochs to reach `k`, of each arm."""
-    sign = -1 if rising else 1
-    found: dict[str, list[float | None]] = {}
+    """EP@k: epochs to reach `k`, of each arm; ``at_most`` where a run was there when first looked at."""
+    found: dict[str, dict[str, Any]] = {}
     for arm, curves in arms.items():
-        steps = [first_step((at, [sign * x for x in values]), sign * k) for at, values in curves]
-        pairs = zip(steps, runs[arm], strict=True)
-        found[arm] = [None if step is None else step * epochs(run) for step, run in pairs]
-    return {"k": k, "arms": {arm: estimate(values) for arm, values in found.items()}}
+        steps = [reached(curve, k, -1 if rising else 1) for curve in curves]
+        passed = [None if s is None else s * epochs(run) for s, run in zip(steps, runs[arm], strict=True)]
+        found[arm] = {**estimate(passed), "at_most": any(s == at[0] for s, (at, _) in zip(steps, curves, strict=True))}
+    return {"k": k, "arms": found}
 
 
 def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -174,6 +217,18 @@ def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for unit in ("seconds_per_example", "flops_per_example")
         },
     }
+
+
+def _pace(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The least and the most seconds a step among runs whose steps are the same work to 1 %, where they differ most; [] if
+    none are comparable. Beyond one, their ratio is the machine's doing."""
+    known = [
+        (run["start"]["flops_per_step"], run["clock"][1][-1] / run["clock"][0][-1])
+        for run in runs
+        if run["clock"][0] and run["start"].get("flops_per_step")
+    ]
+    groups = [[seconds for work, seconds in known if abs(work / mine - 1) < 0.01] for mine, _ in known]
+    return max(([min(some), max(some)] for some in groups if len(some) > 1), key=lambda x: x[1] / x[0], default=[])
 
 
 def _same_batches(runs: Sequence[Mapping[str, Any]]) -> bool:

@@ -24,6 +24,8 @@ class Line(NamedTuple):
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     """The two sides of a band around the line, if it has one."""
+    silent: bool = False
+    """Not in the legend."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def draw(axes: Axes, line: Line, theme: Theme) -> None:
         "color": colour,
         "linestyle": (0, (4, 2)) if line.dashed else "-",
         "linewidth": 1.8,
-        "label": line.label,
+        "label": f"{'_' * line.silent}{line.label}",  # matplotlib's sign for what its legend leaves out
     }
     if line.raw and len(line.values) > 20:
         axes.plot(line.steps, line.values, color=colour, alpha=0.22, linewidth=0.8)
