@@ -35,7 +35,7 @@ class Dialogue:
     def digest(self) -> str:
         """Of everything beside the prompt that decides what the model is shown: sizes, normalisation, template, tokens."""
         own = self.processor
-        inner = ("image_processor", "video_processor")  # not every processor tells what they are
+        inner = ("image_processor", "video_processor")  # not every processor's settings include these
         parts = [own, *(getattr(own, name, None) for name in inner)]
         told = [part.to_dict() if hasattr(part, "to_dict") else part for part in parts]
         return describe.digest(told, getattr(own, "chat_template", None), _tokens(getattr(own, "tokenizer", None)))

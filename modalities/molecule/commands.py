@@ -127,10 +127,11 @@ def _load(given: Namespace) -> Trained:
 
 
 def _check(config: Mapping[str, Any], run: str) -> None:
-    """Refuse a run of anything else."""
+    """Refuse a run of anything but molecules, alone or with representations of their atoms."""
     from modalities.molecule.denoiser import COMPONENTS
 
-    if set(components := list(config.get("processes") or {})) != set(COMPONENTS):
+    joint = (config.get("modality") or {}).get("joint") or {}
+    if set(components := list(config.get("processes") or {})) != {*COMPONENTS, *joint}:
         made = ", ".join(components) or "nothing"
         raise MultigenError(
             f"{run} is a run of {config.get('name')}, which makes {made}; completing needs one of molecules, like "

@@ -36,7 +36,7 @@ class SequenceTransformer(nn.Module):
         joint: further components (B, L, d) of the residues that are denoised with the sequence: name -> d.
         window: residues that a convolution of what is embedded sees before the first block, odd; 0 has none. Most of what a
             short training can learn of sequences lies between near neighbours, which attention is slow to single out;
-            convolutions do as well in large ones (Yang et al. 2022).
+            convolutions alone do as well as attention in large trainings (Yang et al. 2022).
         component: name of the sequence.
 
     The only condition is the length, which the mask says. Taps: ``block1`` ..., (B, L, D) after that many blocks.
@@ -98,7 +98,7 @@ class SequenceTransformer(nn.Module):
         real = mask[self.component]  # (B, L)
         tokens = noisy[self.component]  # (B, L)
         place = torch.arange(tokens.shape[1], device=tokens.device)  # (L,)
-        angle = rotary(self.width // self.heads, place)  # (L, D/2H)
+        turn = rotary(self.width // self.heads, place)  # (2, L, D/2H)
         x = self.embed(tokens) * real[..., None]  # (B, L, D)
         if self.local is not None:
             x = x + self.local(x.mT).mT  # (B, L, D)
@@ -107,7 +107,7 @@ class SequenceTransformer(nn.Module):
         c = self.length(real.sum(1) / _LONG)  # (B, D)
         seen: dict[str, Features] = {}
         for name, block in zip(self.tap_names, self.blocks, strict=True):
-            x = block(x, c, real, angle)  # (B, L, D)
+            x = block(x, c, real, turn)  # (B, L, D)
             if name in taps:
                 seen[name] = Features(x, real)
         shift, scale = self.modulation(c).chunk(2, -1)  # (B, D) each

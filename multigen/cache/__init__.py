@@ -12,7 +12,8 @@ data set are prepared in one pass over it by `prepare_all`.
 A cache is a folder named after the data, the target and a digest of its `Spec`. It holds `manifest.json` and one
 memory-mapped safetensors file per shard of examples, each with a small JSON neighbour that holds its checksum and says that
 it is complete. A spec that differs in any key (data, encoder, whitening, type, format) is another folder, so that a stale
-cache cannot be read by accident; asked for, it is refused with the keys that differ.
+cache cannot be read by accident; asked for, it is refused with the keys that differ. A target that is whitened to fewer
+components than a cache has is cut out of that (`multigen.cache.cut`).
 """
 
 from multigen.cache.codec import CODECS

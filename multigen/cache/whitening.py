@@ -42,6 +42,15 @@ class Whitening:
         content = b"".join(x.cpu().contiguous().numpy().tobytes() for x in (self.mean, self.basis))
         return hashlib.sha256(content).hexdigest()
 
+    @property
+    def width(self) -> int:
+        """k."""
+        return self.basis.shape[1]
+
+    def first(self, k: int) -> Whitening:
+        """To the first k components: what would have been fitted to them alone, to the bit."""
+        return Whitening(self.mean, self.basis[:, :k])
+
     def __call__(self, value: Tensor) -> Tensor:
         """(*, D) -> Float32 (*, k). In full precision also under autocast, so that cached and online targets agree."""
         with torch.autocast(value.device.type, enabled=False):
@@ -161,6 +170,16 @@ class _Fit:
     def save(self) -> None:
         whitening(self.moments, self.k, self.job.name).save(self.path, self.keys)
 
+    def found(self) -> bool:
+        """Is it there, or the beginning of one to more dimensions that otherwise depends on the same?"""
+        if self.path.is_file():
+            return True
+        fitted = _fitted(self.path.parent, self.job.name).items()
+        same = [path for path, keys in fitted if keys | {"whiten": str(self.k)} == self.keys and int(keys["whiten"]) > self.k]
+        if same:
+            Whitening.load(same[0]).first(self.k).save(self.path, self.keys)
+        return bool(same)
+
 
 def fit_teachers(
     jobs: Sequence[Job], storages: Sequence[Storage], root: Path | None = None, log: Callable[[str], None] = print
@@ -177,7 +196,7 @@ def fit_teachers(
     with ExitStack() as held:
         for path in sorted(fit.path for fit in wanted):  # in one order, lest two processes wait for each other
             held.enter_context(FileLock(path.with_suffix(".lock")))
-        missing = [fit for fit in wanted if not fit.path.is_file()]
+        missing = [fit for fit in wanted if not fit.found()]
         for count in dict.fromkeys(len(fit.indices) for fit in missing):
             _fit_together([fit for fit in missing if len(fit.indices) == count], log)
     return [load_teacher(job.encoder, job.name, s, job.dataset, root) for job, s in zip(jobs, storages, strict=True)]
@@ -215,6 +234,12 @@ def load_teacher(
     if not path.is_file():
         raise refuse(f"whitening of target {name!r}", keys, _fitted(path.parent, name), command)
     return Whitened(encoder, Whitening.load(path))
+
+
+def longer(own: Whitening, name: str, root: Path | None = None) -> list[Whitening]:
+    """The whitenings of a target that begin with all of `own`, and go on."""
+    found = [Whitening.load(path) for path in _fitted(cache_root(root), name)]
+    return [one for one in found if one.width > own.width and one.first(own.width).digest == own.digest]
 
 
 def _fitted(folder: Path, name: str) -> dict[Path, dict[str, str]]:

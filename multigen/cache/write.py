@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from multigen.cache import shard
+from multigen.cache.cut import cut
 from multigen.cache.encode import Job, check, cost, features
 from multigen.cache.plan import Missing, Plan, estimate, examples, lacking, missing
 from multigen.cache.progress import bar
@@ -100,6 +101,8 @@ def build_all(
 ) -> list[Path]:
     """`build` for several targets of one data set, in one pass over it; in several where caches have shards of other sizes."""
     plans = [Plan.begin(job, storage, root) for job, storage in zip(targets, storages, strict=True)]
+    for plan in plans:
+        cut(plan, root, log)
     for size in dict.fromkeys(plan.per_shard for plan in plans):
         todo = missing([plan for plan in plans if plan.per_shard == size])
         if todo:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from multigen.state import MultigenError
+
 _WRITTEN_OUT = 256
 
 
@@ -62,12 +64,12 @@ class Attention(nn.Module):
         norm = nn.RMSNorm if qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(width // heads), norm(width // heads)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, angle: Tensor | None = None) -> Tensor:
-        """x (B, T, D), mask Bool (B, T) of real tokens or None, angle (T, D/2H) of `rotary` or None -> (B, T, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, turn: Tensor | None = None) -> Tensor:
+        """x (B, T, D), mask Bool (B, T) of real tokens or None, turn (2, T, D/2H) of `rotary` or None -> (B, T, D)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
         q, k = self.q_norm(q), self.k_norm(k)  # (B, H, T, D/H) each
-        if angle is not None:
-            q, k = rotate(q, angle), rotate(k, angle)  # (B, H, T, D/H) each
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)  # (B, H, T, D/H) each
         y = attend(q, k, v, mask)  # (B, H, T, D/H)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
@@ -88,13 +90,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def rotary(width: int, position: Tensor) -> Tensor:
-    """Angles of positions (T,) at width / 2 frequencies from 1 down to 1/10,000: (T, width / 2), float32."""
-    return _angles(width, position).float()  # (T, W/2)
+    """What `rotate` turns vectors of an even width at positions (T,) by: cosines and sines, (2, T, width / 2), float32.
+
+    The angles are those of `sincos_1d`.
+    """
+    angle = _angles(width, position).float()  # (T, W/2)
+    return torch.stack([angle.cos(), angle.sin()])  # (2, T, W/2)
 
 
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn pairs (i, i + W/2) of x (..., T, W) by angle (T, W/2): products depend on distances alone (Su et al. 2021)."""
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # (T, W/2) each
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs (i, i + W/2) of x (..., T, W) by turn (2, T, W/2): products depend on distances alone (Su et al. 2021).
+
+    Raises:
+        MultigenError: the widths do not fit each other, or x has an odd one.
+    """
+    if x.shape[-1] != 2 * turn.shape[-1]:
+        raise MultigenError(f"rotate: {turn.shape[-1]} angles turn {2 * turn.shape[-1]} features, got {x.shape[-1]}")
+    cos, sin = turn.to(x.dtype)  # (T, W/2) each
     a, b = x.chunk(2, -1)  # (..., T, W/2) each
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)  # (..., T, W)
 
@@ -121,15 +133,15 @@ class ModulatedBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None, angle: Tensor | None = None) -> Tensor:
-        """x (B, T, D), c (B, D), mask Bool (B, T) or None, angle (T, D/2H) of `rotary` or None -> (B, T, D)."""
+    def forward(self, x: Tensor, c: Tensor, mask: Tensor | None = None, turn: Tensor | None = None) -> Tensor:
+        """x (B, T, D), c (B, D), mask Bool (B, T) or None, turn (2, T, D/2H) of `rotary` or None -> (B, T, D)."""
         if self.recompute and torch.is_grad_enabled():  # nothing here draws random numbers that would have to be kept
-            return checkpoint(self._changed, x, c, mask, angle, use_reentrant=False, preserve_rng_state=False)
-        return self._changed(x, c, mask, angle)
+            return checkpoint(self._changed, x, c, mask, turn, use_reentrant=False, preserve_rng_state=False)
+        return self._changed(x, c, mask, turn)
 
-    def _changed(self, x: Tensor, c: Tensor, mask: Tensor | None, angle: Tensor | None) -> Tensor:
+    def _changed(self, x: Tensor, c: Tensor, mask: Tensor | None, turn: Tensor | None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, -1)  # (B, D) each
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), mask, angle)  # (B, T, D)
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), mask, turn)  # (B, T, D)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D)
 
     def init_zero(self) -> None:
@@ -147,7 +159,7 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def sincos_1d(width: int, position: Tensor) -> Tensor:
-    """Sines, then cosines, of position (T,) at width / 2 frequencies from 1 down to 1/10,000: (T, width), float32."""
+    """Sines, then cosines, of position (T,) at width / 2 frequencies from 1 down towards 1/10,000: (T, width), float32."""
     angle = _angles(width, position)  # (T, D/2)
     return torch.cat([angle.sin(), angle.cos()], -1).float()  # (T, D)
 

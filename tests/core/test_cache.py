@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,61 @@ def test_validation_is_whitened_as_training_was(tmp_path: Path) -> None:
     ]
     reader = open_cache(valid, teacher, "tokens", "float16", tmp_path)
     assert len(reader) == 9 and reader.width == 3
+
+
+def prepared(root: Path, storage: Storage, say: Callable[[str], None] = quiet, **encoder: Any) -> tuple[list[Reader], int]:
+    """Caches for training and validation, and how many examples the encoder saw for them."""
+    (log := root / "log").write_text("")
+    folders = prepare(job(log=log, **encoder), storage, [Toys(9, "toys-valid")], root, log=say)
+    return [Reader(folder) for folder in folders], len(log.read_text().split())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fewer_components_are_the_first_of_a_longer_cache(tmp_path: Path, dtype: str, layout: str) -> None:
+    for name in ("long", "alone"):
+        (tmp_path / name).mkdir()
+    assert prepared(tmp_path / "long", Storage(dtype, 4, shard=5), layout=layout)[1]
+    cut, none = prepared(tmp_path / "long", Storage(dtype, 2, shard=7), layout=layout)
+    alone, all_of_them = prepared(tmp_path / "alone", Storage(dtype, 2, shard=7), layout=layout)
+    assert none == 0 < all_of_them and [c.spec for c in cut] == [a.spec for a in alone]
+    for one, other in zip(cut, alone, strict=True):
+        for i in range(len(other)):
+            mine, theirs = (x if isinstance(x, tuple) else (x, True) for x in (one[i], other[i]))
+            assert np.array_equal(mine[1], theirs[1]) and mine[0].shape == theirs[0].shape and mine[0].dtype == theirs[0].dtype
+            assert np.allclose(mine[0], theirs[0], rtol=1e-5 if dtype == "float32" else 1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "encoder"),
+    [
+        (Storage("float32", 2), Storage("float32", 4), {}),
+        (Storage("float32", 4), Storage("float16", 2), {}),
+        (Storage("int8", 4), Storage("int8", 2), {}),
+        (Storage("float32", 4, examples=8), Storage("float32", 2), {}),
+        (Storage("float32", 4), Storage("float32", 2), {"scale": 2.0}),
+        (Storage("float32", 4), Storage("float32", 2), {"layout": "fixed"}),
+    ],
+    ids=["shorter", "type", "integers", "examples", "scale", "encoder"],
+)
+def test_nothing_is_cut_out_of_another_cache(tmp_path: Path, first: Storage, then: Storage, encoder: dict) -> None:
+    said: list[str] = []
+    prepared(tmp_path, first)
+    assert prepared(tmp_path, then, said.append, **encoder)[1] >= len(Toys()) + 9
+    assert said and not any("components in" in line for line in said)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_nothing_is_cut_out_of_a_cache_that_is_not_whole(tmp_path: Path, damage: str) -> None:
+    caches, _ = prepared(tmp_path, Storage("float32", 4, shard=5))
+    path, content = caches[0].paths[1], bytearray(caches[0].paths[1].read_bytes())
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said: list[str] = []
+    assert prepared(tmp_path, Storage("float32", 2), said.append)[1] == len(Toys()) + 8  # two batches tell what it will take
+    assert [line for line in said if "the first 2 of 4 components in" in line and "toys_valid" in line]
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,15 @@ def test_position_tables():
         two[1, :, 8:], sincos_1d(8, torch.ones(4))
     )
     assert len(two.reshape(12, 16).unique(dim=0)) == 12
+    assert sincos_1d(8, torch.arange(3, device="meta")).device.type == "meta"  # tables lie where their positions do
 
 
 def test_products_of_turned_vectors_tell_their_distance():
     torch.manual_seed(0)
     q, k = torch.randn(2, 8, dtype=torch.float64)
-    angle = rotary(8, torch.arange(40))
-    assert angle.shape == (40, 4) and angle[:, 0].tolist() == list(range(40))
-    turned = [rotate(x.expand(40, 8), angle.double()) for x in (q, k)]
+    turn = rotary(8, torch.arange(40))
+    assert turn.shape == (2, 40, 4) and torch.equal(turn[0, :, 0], torch.arange(40.0).cos())
+    turned = [rotate(x.expand(40, 8), turn.double()) for x in (q, k)]
     products = turned[0] @ turned[1].T  # (40, 40), of places i and j
     for distance in (-7, 0, 3):
         along = products.diagonal(distance)
@@ -68,8 +69,18 @@ def test_products_of_turned_vectors_tell_their_distance():
 def test_turned_attention_depends_on_distances_alone():
     torch.manual_seed(0)
     attention, x = Attention(16, 2), torch.randn(1, 10, 16)
-    near, far = (attention(x, angle=rotary(8, torch.arange(10) + start)) for start in (0, 100))
+    near, far = (attention(x, turn=rotary(8, torch.arange(10) + start)) for start in (0, 100))
     assert torch.allclose(near, far, atol=1e-4) and not torch.allclose(near, attention(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_block_hands_its_attention_what_turns_it(recompute):
+    torch.manual_seed(0)
+    kept, block = ModulatedBlock(16, 2), ModulatedBlock(16, 2, recompute=recompute)
+    block.load_state_dict(kept.state_dict())
+    x, c, turn = torch.randn(2, 6, 16), torch.randn(2, 16), rotary(8, torch.arange(6))
+    assert torch.equal(block(x, c, None, turn), kept(x, c, None, turn))
+    assert not torch.allclose(block(x, c, None, turn), block(x, c), atol=1e-3)
 
 
 @pytest.mark.parametrize("written_out", [True, False])
@@ -148,6 +159,8 @@ def test_conv_projector_is_a_convolution_over_the_token_grid():
         (lambda: MLPProjector(4, 4, depth=0), "at least 1; got 0"),
         (lambda: ConvProjector(4, 4, kernel=2), "kernel must be odd"),
         (lambda: ConvProjector(4, 4)(torch.zeros(1, 8, 4)), "8 tokens do not fill a grid of 2 x 2"),
+        (lambda: Attention(6, 2)(torch.zeros(1, 5, 6), turn=rotary(3, torch.arange(5))), "1 angles turn 2 features, got 3"),
+        (lambda: rotate(torch.zeros(5, 8), rotary(2, torch.arange(5))), "1 angles turn 2 features, got 8"),
     ],
 )
 def test_bad_settings_are_named(make, words):

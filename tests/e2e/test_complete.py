@@ -23,6 +23,10 @@ SMALL = [
     "sampler.grid.steps=4", "device=cpu", "trainer.steps=2", "trainer.precision='no'", "trainer.progress=false",
     "trainer.batch_tokens=64", "trainer.log_to=[]",
 ]  # fmt: skip
+JOINT = [
+    "encoders.environment._target_=modalities.molecule.encoders.AtomProperties", "cache.environment.whiten=null",
+    "targets=online", "modality.joint.environment=24", "denoiser.joint.environment=24",
+]  # fmt: skip
 EXAMPLE = Path(__file__).parents[2] / "data/examples/benzamidine.sdf"
 HEAVY = 9
 """Heavy atoms of the example, which come first in its file."""
@@ -37,6 +41,7 @@ def trained_run(folder: Path, experiment: str, *changes: str) -> Path:
     Experiment(config).trainer(Run(folder, config)).fit()
     config["data"] = {"train": {**settings, "_target_": "gone.Lost"}}
     config["modality"]["source"] = config["metrics"] = {"_target_": "gone.Lost"}
+    config["encoders"] = {name: {"_target_": "gone.Lost"} for name in config["encoders"] or {}}
     write_text(folder / "config.yaml", yaml.safe_dump(config))
     return folder
 
@@ -47,6 +52,7 @@ def trained(tmp_path_factory) -> Path:
     trained_run(folder / "run", "molecule/vanilla", "modality.fragment=0.5")
     trained_run(folder / "hydrogens", "molecule/vanilla", "modality.fragment=0.5", "data.train.hydrogens=true")
     trained_run(folder / "plain", "molecule/vanilla")
+    trained_run(folder / "joint", "molecule/joint", "modality.fragment=0.5", *JOINT)
     return folder
 
 
@@ -54,7 +60,7 @@ def trained(tmp_path_factory) -> Path:
 def here(tmp_path, monkeypatch, trained):
     """A folder with runs and the example."""
     monkeypatch.chdir(tmp_path)
-    for name in ("run", "hydrogens", "plain"):
+    for name in ("run", "hydrogens", "plain", "joint"):
         shutil.copytree(trained / name, name)
     shutil.copy(EXAMPLE, "example.sdf")
 
@@ -171,6 +177,15 @@ def test_a_run_without_fragments_is_warned_of(capsys):
     given = read("example.sdf")[0].GetConformer().GetPositions()
     for mol in read("made/completions.sdf"):
         assert np.abs(mol.GetConformer().GetPositions()[:HEAVY] - given[:HEAVY]).max() < 1e-6
+
+
+def test_a_run_that_makes_a_representation_too_completes():
+    assert run(["complete", "example.sdf", "--run", "joint", "--n", "3", "--add", "3", "--out", "made"]) == 0
+    given = read("example.sdf")[0].GetConformer().GetPositions()
+    for mol in (made := read("made/completions.sdf")):
+        assert mol.GetNumAtoms() == HEAVY + 3
+        assert np.abs(mol.GetConformer().GetPositions()[:HEAVY] - given[:HEAVY]).max() < 1e-6
+    assert len(made) == 3
 
 
 def test_of_several_records_one_is_chosen(capsys):

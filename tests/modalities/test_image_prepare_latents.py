@@ -290,11 +290,20 @@ def forbid(monkeypatch, name):
         (["train/ant/1.jpg", "train/cat/2.jpg", "val/ant/3.jpg"], "train/cat"),
     ],
 )
-def test_a_class_or_side_that_cannot_be_read_is_refused(tmp_path, monkeypatch, pictures, hidden):
-    """Left out, it would give the others' labels to other classes, or hold out what is left."""
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_class_or_side_that_cannot_be_read_is_refused(tmp_path, monkeypatch, pictures, hidden, gone):
+    """Left out, it would give the others' labels to other classes, or hold out what is left.
+
+    Args:
+        gone: it is a link to a folder that is not there, as of a disk that is not mounted; else it may not be read.
+    """
     root = write(tmp_path / "s", {name: picture(i) for i, name in enumerate(pictures)})
-    forbid(monkeypatch, hidden.rpartition("/")[2])
-    with pytest.raises(MultigenError, match=rf"class folder .*s/{hidden} holds no picture that can be read"):
+    if gone:
+        (root / hidden).rename(tmp_path / "moved")
+        (root / hidden).symlink_to(tmp_path / "disk")
+    else:
+        forbid(monkeypatch, hidden.rpartition("/")[2])
+    with pytest.raises(MultigenError, match=rf"^folder .*s/{hidden} holds no picture that can be read"):
         make_index(open_source(root), tmp_path / "index")
 
 
@@ -302,6 +311,7 @@ def test_folders_that_lead_round_or_cannot_be_read_are_left_out(tmp_path, monkey
     root = write(tmp_path / "s", CLASSED)
     (root / "ant" / "up").symlink_to(root)
     (root / "cat" / "self.jpg").symlink_to(root / "cat" / "self.jpg")
+    (root / "cat" / "more").symlink_to(tmp_path / "disk")
     os.mkfifo(root / "cat" / "pipe.jpg")
     (root / "cat" / "dog").mkdir()
     forbid(monkeypatch, "dog")
@@ -310,7 +320,8 @@ def test_folders_that_lead_round_or_cannot_be_read_are_left_out(tmp_path, monkey
     assert len(data) == 12 and data.store.manifest["groups"] == ["ant", "cat"]
     for reason in ("ant/up is a link to a folder above it", "pipe.jpg is no plain file", "dog: Permission denied"):
         assert f"left out: {'cannot read ' * reason.startswith('dog')}{root}" in said and reason in said
-    assert f"cannot read {root}/cat/self.jpg: Too many levels" in said and f"left out 4 files and folders of {root}" in said
+    assert f"cannot read {root}/cat/self.jpg: Too many levels" in said and f"left out 5 files and folders of {root}" in said
+    assert f"cannot read {root}/cat/more: No such file" in said
     with pytest.raises(MultigenError, match="up is a link to a folder above it"):
         make_index(open_source(root), tmp_path / "index", strict=True)
 
@@ -559,7 +570,7 @@ def test_sources_without_use_are_refused(latents, tmp_path, monkeypatch):
         latents(write(tmp_path / "broken", {"1.jpg": b"x", "2.jpg": b"y"}))
     root = write(tmp_path / "classes", CLASSED)
     (root / "dog").mkdir()
-    with pytest.raises(MultigenError, match=r"class folder .*classes/dog holds no picture"):
+    with pytest.raises(MultigenError, match=r"^folder .*classes/dog holds no picture"):
         latents(root)
     (root / "dog").rmdir()
     with pytest.raises(MultigenError, match=r"which pictures\? give data\.path="):

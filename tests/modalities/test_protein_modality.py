@@ -10,6 +10,7 @@ from modalities.protein.alphabet import MASK, UNKNOWN, letters, tokens
 from modalities.protein.example import Helices, helix
 from modalities.protein.modality import Protein, chains_of, preference, structure_of
 from modalities.protein.transformer import SequenceTransformer
+from multigen.nn.blocks import rotary
 from multigen.process import Masked
 from multigen.sampling import Grid
 from multigen.state import MultigenError
@@ -136,6 +137,30 @@ def test_sequence_transformer_follows_the_contract(window):
     noisy, mask = {"sequence": torch.full((1, 6), MASK)}, {"sequence": torch.ones(1, 6, dtype=torch.bool)}
     first, second = (network(noisy, {"sequence": torch.tensor([t])}, {}, mask).pred["sequence"] for t in (0.1, 0.9))
     assert torch.equal(first, second)
+
+
+def predicted(network: SequenceTransformer, chain: torch.Tensor) -> torch.Tensor:
+    return network({"sequence": chain}, {"sequence": torch.tensor([0.5])}, {}, {"sequence": chain >= 0}).pred["sequence"]
+
+
+def test_sequence_transformer_turns_queries_and_keys_by_their_place(monkeypatch):
+    torch.manual_seed(0)
+    network, chain = SequenceTransformer(width=32, depth=1, heads=2), torch.randint(20, (1, 12))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    turned = predicted(network, chain)
+    monkeypatch.setattr("modalities.protein.transformer.rotary", lambda width, place: rotary(width, 0 * place))
+    assert not torch.allclose(predicted(network, chain), turned, atol=1e-3)
+
+
+def test_without_attention_a_residue_is_seen_as_far_as_the_convolution_reaches():
+    torch.manual_seed(0)
+    network, chain = SequenceTransformer(width=32, depth=1, heads=2, window=17), torch.randint(20, (1, 40))
+    torch.nn.init.normal_(network.head.weight)  # zero at first, as the gates of the block are, which stay so
+    other = chain.clone()
+    other[0, 20] = (chain[0, 20] + 1) % 20
+    changed = (predicted(network, chain) - predicted(network, other)).abs().amax(-1) > 0  # (1, L)
+    assert changed[0].nonzero().flatten().tolist() == list(range(20 - 8, 20 + 8 + 1))
 
 
 def test_helix_has_the_distances_of_a_backbone():

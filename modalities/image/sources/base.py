@@ -75,7 +75,7 @@ class Listed(Source):
     def read(self, place: str) -> bytes: ...
 
     def folders(self) -> list[str]:
-        """Names of all folders, empty ones as well."""
+        """Names of all folders, also of those that are empty or cannot be read."""
         return []
 
     def entries(self) -> Iterator[Entry]:
@@ -96,9 +96,7 @@ class Listed(Source):
         depth = 2 if sided else 1
         for folder in self.folders():
             if len(PurePosixPath(folder).parts) <= depth and folder not in held:
-                raise MultigenError(
-                    f"class folder {self.path / folder} holds no picture that can be read: fill it, or remove it"
-                )
+                raise MultigenError(f"folder {self.path / folder} holds no picture that can be read: fill it, or remove it")
 
     def picture(self, name: str, place: str, size: int) -> Any:
         return open_image(f"{self.path}/{name}", self.read(place))

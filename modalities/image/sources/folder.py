@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
-from modalities.image.sources.base import Listed, bare, stamped
+from modalities.image.sources.base import Listed, bare, is_picture, stamped
 from multigen.state import MultigenError
 
 
@@ -58,6 +58,7 @@ class _Walk:
     places: dict[str, str] = field(default_factory=dict)
     """Name of each file -> its place."""
     folders: list[str] = field(default_factory=list)
+    """Names of folders, and of what cannot be read but may be one."""
     unreadable: list[str] = field(default_factory=list)
     """Reasons why something is left out."""
 
@@ -87,6 +88,8 @@ class _Walk:
             is_folder, told = entry.is_dir(), entry.stat()
         except OSError as error:  # a link to nothing, or to itself
             self.unreadable.append(f"cannot read {self.root / name}: {error.strerror}")
+            if not is_picture(name) and not name.endswith(".txt"):
+                self.folders.append(name)  # of a disk that is not there, most likely
             return
         if is_folder:
             self.folder(name, above)
