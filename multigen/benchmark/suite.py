@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, NamedTuple
 
+from multigen.build.kinds import hints, misfit
 from multigen.files import nearest
 from multigen.state import MultigenError, at_least
 
@@ -149,23 +151,39 @@ def suite(
     Raises:
         MultigenError: something is missing, unknown or of the wrong kind.
     """
-    given = {k: x for k, x in domain.items() if x is not None}
-    known = {_name(k): arm(_name(k), x) for k, x in given.pop("arms", {}).items()}
-    fields = set(Suite.__dataclass_fields__)
-    if unknown := sorted(set(given) - fields):
-        raise MultigenError(f"domain has no {unknown[0]!r}: {nearest(unknown[0], fields)}")
-    if absent := sorted({"name", "steps", "quality"} - set(given)):
-        raise MultigenError(f"domain lacks {absent[0]!r}")
+    given = checked({"arms": {}, **{k: x for k, x in domain.items() if x is not None}}, Suite, "domain", seeds=Any)
+    known = {_name(k): arm(_name(k), x) for k, x in given.pop("arms").items()}
     chosen = known if arms is None else _chosen(arms, known)
     changed: dict[str, Any] = {
         "baseline": baseline,
         "repeat": repeat,
         "seeds": _seeds(given.get("seeds") if seeds is None else seeds),
     }
-    changed["quality"] = [Quality(**quality) for quality in given["quality"]]
+    changed["quality"] = [Quality(**checked(x, Quality, f"domain.quality[{i}]")) for i, x in enumerate(given["quality"])]
     if baseline is None and given.get("baseline", "vanilla") not in chosen:
         changed["baseline"] = next(iter(chosen))
     return Suite(**{**given, "arms": chosen, **{k: x for k, x in changed.items() if x is not None}})
+
+
+def checked(given: Any, whole: type, where: str, **kinds: Any) -> dict[str, Any]:
+    """The settings of a `whole`, if none is missing, unknown or of the wrong kind.
+
+    Args:
+        given: as they are written.
+        where: in messages.
+        kinds: of settings that are written in another way than they are kept.
+    """
+    if not isinstance(given, Mapping):
+        raise MultigenError(f"{where} is {given!r}, expected a mapping")
+    known = {**hints(whole), **kinds}
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise MultigenError(f"{where} has no {unknown[0]!r}: {nearest(unknown[0], known)}")
+    needed = {p.name for p in signature(whole).parameters.values() if p.default is p.empty}
+    if absent := sorted(needed - set(given)):
+        raise MultigenError(f"{where} lacks {absent[0]!r}")
+    if wrong := next(filter(None, (misfit(x, known[key], f"{where}.{key}") for key, x in given.items())), None):
+        raise MultigenError(wrong)
+    return dict(given)
 
 
 def _name(name: Any) -> str:
@@ -177,9 +195,10 @@ def arm(name: str, given: Any) -> Arm:
     """An arm as it is written: the name of an experiment, or that with settings."""
     if isinstance(given, str):
         return Arm(given)
-    if not isinstance(given, Mapping) or "experiment" not in given or set(given) - {"experiment", "settings"}:
+    settings = (given.get("settings") or {}) if isinstance(given, Mapping) else None
+    if not isinstance(settings, Mapping) or "experiment" not in given or set(given) - {"experiment", "settings"}:
         raise MultigenError(f"arm {name!r} is an experiment, or {{experiment: NAME, settings: {{KEY: VALUE}}}}; got {given!r}")
-    return Arm(str(given["experiment"]), dict(given.get("settings") or {}))
+    return Arm(str(given["experiment"]), dict(settings))
 
 
 def _chosen(arms: Any, known: Mapping[str, Arm]) -> dict[str, Arm]:

@@ -52,6 +52,18 @@ def test_arms_are_those_of_the_file_or_experiments():
         ({"steps": None}, {}, "domain lacks 'steps'"),
         ({"quality": [{"of": "x", "words": "y", "better": "more"}]}, {}, "choices are lower, higher"),
         ({"arms": {"vanilla": {"settings": {}}}}, {}, "arm 'vanilla' is an experiment"),
+        ({"arms": {"vanilla": {"experiment": "x", "settings": ["a"]}}}, {}, "arm 'vanilla' is an experiment"),
+        ({"arms": ["vanilla"]}, {}, r"domain.arms is \['vanilla'\], expected a mapping"),
+        ({"quality": "x"}, {}, "domain.quality is 'x', expected a list"),
+        ({"quality": ["x"]}, {}, r"domain.quality\[0\] is 'x', expected a mapping"),
+        ({"quality": [{"off": "x", "words": "y"}]}, {}, r"domain.quality\[0\] has no 'off': did you mean 'of'"),
+        ({"quality": [{"of": "x"}]}, {}, r"domain.quality\[0\] lacks 'words'"),
+        ({"quality": [{"of": "x", "words": "y", "levels": 3}]}, {}, r"domain.quality\[0\].levels is 3, expected a list"),
+        ({"steps": "abc"}, {}, "domain.steps is 'abc', expected int"),
+        ({"steps": 1e3}, {}, "domain.steps is 1000.0, expected int"),
+        ({"slices": "a"}, {}, "domain.slices is 'a', expected int"),
+        ({"settings": ["a"]}, {}, r"domain.settings is \['a'\], expected a mapping"),
+        ({"measures": 3}, {}, "domain.measures is 3, expected a mapping"),
     ],
 )
 def test_mistakes_are_named(change, given, said):
