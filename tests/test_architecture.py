@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = [
-    {"state", "random", "files", "interpolation", "curriculum", "distances", "neighbours", "describe", "bound", "pool"},
+    {"state", "random", "files", "interpolation", "curriculum", "distances", "neighbours", "describe", "bound", "pool"}
+    | {"kinds"},
     {"process", "times", "denoiser", "guidance", "tapping", "nn", "modality", "assets", "stock"} | {"buckets"},
     {"teachers"},
     {"objective", "sampling", "unmasking", "ode"},

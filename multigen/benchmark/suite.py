@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, NamedTuple
 
-from multigen.build.kinds import hints, misfit
 from multigen.files import nearest
+from multigen.kinds import hints, misfit
 from multigen.state import MultigenError, at_least
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}

@@ -12,8 +12,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from multigen.build.kinds import hints, misfit
 from multigen.files import nearest
+from multigen.kinds import hints, misfit
 from multigen.state import MultigenError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from multigen.build import Config, plain
-from multigen.build.kinds import misfit
+from multigen.kinds import misfit
 from multigen.state import MultigenError, at_least
 
 _KINDS: dict[str, Any] = {

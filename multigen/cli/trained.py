@@ -11,10 +11,10 @@ import torch
 from multigen import checkpoint, distributed
 from multigen.build import Config
 from multigen.build.experiment import Experiment
-from multigen.build.kinds import hints
 from multigen.build.make import check
 from multigen.cli import settings as own
 from multigen.files import nearest
+from multigen.kinds import hints
 from multigen.run import Run
 from multigen.state import MultigenError
 
