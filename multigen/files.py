@@ -18,9 +18,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from multigen.state import MultigenError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _SUFFIX = ".tmp"
 _REFUSED = {
@@ -68,6 +71,14 @@ def remove_temporaries(folder: Path | str) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> FileLock:
+    """Held by whoever writes a folder; may be taken again by its holder."""
+    from filelock import FileLock
+
+    make_folder(folder.parent)
+    return FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
 
 
 def sync_folder(folder: Path | str) -> None:

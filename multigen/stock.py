@@ -36,14 +36,20 @@ class Stock:
     def prepare(self, root: Path | None = None) -> None:
         """Make what is not there yet, or not whole."""
         folder = self.place(root)
+        if self._missing(folder):
+            with files.lock(folder):  # several stocks share a record, and several processes a folder
+                for name in self._missing(folder):
+                    self._make(folder, name, root)
+
+    def _missing(self, folder: Path) -> list[str]:
         known = _record(folder)
-        for name, content in self.contents.items():
-            path = folder / name
-            if not _whole(path, known.get(name)):
-                with files.atomic_write(path) as file:
-                    file.write(content(root))
-                known[name] = {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-                files.write_json(folder / _RECORD, known)
+        return [name for name in self.contents if not _whole(folder / name, known.get(name))]
+
+    def _make(self, folder: Path, name: str, root: Path | None) -> None:
+        with files.atomic_write(folder / name) as file:
+            file.write(self.contents[name](root))
+        made = {"bytes": (folder / name).stat().st_size, "sha256": files.sha256(folder / name)}
+        files.write_json(folder / _RECORD, {**_record(folder), name: made})
 
     def path(self, name: str, what: str, root: Path | None = None) -> Path:
         """A verified file; `what` it belongs to is for the message.

@@ -85,10 +85,21 @@ def prepare_latents(path: str | Path | None = None, root: str | Path | None = No
 
 
 def prepare_emoji(root: Path) -> Path:
-    """The pictures alone."""
+    """The pictures alone. Only one of several processes makes them; the others wait and use what it made."""
     folder = root / "emoji"
-    if stored.whole(folder) and files.read_json(folder / "manifest.json").get("recipe") == recipe():
-        return folder
+    if not _made(folder):
+        with files.lock(folder):
+            if not _made(folder):
+                _make(root, folder)
+    return folder
+
+
+def _made(folder: Path) -> bool:
+    """Whether it is there, unchanged, and what would be made now."""
+    return stored.whole(folder) and files.read_json(folder / "manifest.json").get("recipe") == recipe()
+
+
+def _make(root: Path, folder: Path) -> None:
     rows, drawings = collect(root)
     pictures = render_all(drawings, SIZES, folder / ".parts")
     merge_identical(rows, pictures[max(SIZES)])
@@ -96,7 +107,6 @@ def prepare_emoji(root: Path) -> Path:
         row["split"] = emoji.split(row["base"])
     stored.store(folder, pictures, rows, about())
     shutil.rmtree(folder / ".parts", ignore_errors=True)
-    return folder
 
 
 def about() -> dict[str, Any]:

@@ -15,8 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from multigen import files
 from multigen.files import nearest
 from multigen.state import MultigenError
@@ -59,12 +57,6 @@ class Layout:
 def start(part: str) -> str:
     """The column that says where the rows of each example begin."""
     return f"{part}_start" if part else "start"
-
-
-def lock(folder: Path) -> FileLock:
-    """Held by whoever writes a folder; may be taken again by its holder."""
-    files.make_folder(folder.parent)
-    return FileLock(folder.with_name(f".{folder.name}.lock"), is_singleton=True)
 
 
 def whole(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from multigen import files
 from multigen.state import MultigenError
-from multigen.store.layout import SPLITS, Column, Layout, lock, plain, split_number, start, whole
+from multigen.store.layout import SPLITS, Column, Layout, plain, split_number, start, whole
 
 
 class _Rows:
@@ -80,7 +80,7 @@ class Writer:
     def __init__(self, folder: Path, layout: Layout, about: Mapping[str, Any]) -> None:
         self.folder, self.layout, self.about = folder, layout, about
         self._part = folder.with_name(f".{folder.name}.tmp")
-        self._lock = lock(folder)
+        self._lock = files.lock(folder)
 
     def __enter__(self) -> Self:
         self._lock.acquire()
@@ -196,7 +196,7 @@ def prepare(writer: W, fill: Callable[[W], None]) -> Path:
     Only one of several processes writes; the others wait and use what it made.
     """
     folder = writer.folder
-    with lock(folder):
+    with files.lock(folder):
         if whole(folder) and files.read_json(folder / "manifest.json").get("recipe") == plain(writer.about["recipe"]):
             return folder
         with writer:

@@ -6,13 +6,16 @@ import hashlib
 import io
 import subprocess
 import tarfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from multigen import assets
 from multigen.assets import Asset, DebianAsset, NpmAsset
 from multigen.state import MultigenError
+from multigen.stock import Stock
 
 INFO = "toy_data-1.0.dist-info"
 
@@ -178,3 +181,17 @@ def test_a_file_that_is_no_debian_package_is_refused(tmp_path):
     asset = DebianAsset("toy", "1", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), 1, "CC0")
     with pytest.raises(MultigenError, match=r"toy.deb has no data.tar.xz"):
         assets.read(asset, "usr/share/toy", tmp_path)
+
+
+def test_stocks_of_one_folder_are_made_by_several_processes_at_once(tmp_path):
+    """They share a record, which none may take another's entry out of."""
+
+    def content(root) -> bytes:
+        time.sleep(0.3)
+        return b"weights"
+
+    stocks = [Stock("teachers", {f"{name}.bin": content}, "multigen prepare") for name in "abb"]
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda stock: stock.prepare(tmp_path), stocks))
+    for stock, name in zip(stocks, "abb", strict=True):
+        assert stock.path(f"{name}.bin", "a toy", tmp_path).read_bytes() == b"weights"

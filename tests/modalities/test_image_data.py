@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -140,6 +142,20 @@ def test_preparing_again_only_verifies(packages, monkeypatch):
     before = Emoji().fingerprint
     prepare.prepare_emoji(packages)
     assert Emoji().fingerprint == before
+
+
+def test_several_processes_make_it_once(packages, monkeypatch):
+    made, real = [], prepare._make
+
+    def slowly(*where):
+        made.append(where)
+        time.sleep(0.5)
+        real(*where)
+
+    monkeypatch.setattr(prepare, "_make", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        folders = list(threads.map(prepare.prepare_emoji, [packages] * 3))
+    assert len(made) == 1 and len(set(folders)) == 1 and stored.whole(folders[0])
 
 
 def test_a_damaged_file_is_made_again(packages):
