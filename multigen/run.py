@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +94,32 @@ class Run:
             raise MultigenError(f"{path} is damaged: it holds no settings")
         return config
 
-    def check(self) -> None:
-        """Refuse to go on with a run of another configuration, naming the settings that differ."""
+    def changes(self) -> dict[str, str]:
+        """Dotted key -> how a setting differs from what the folder holds; {} if it holds none."""
         if self.config is None or not (self.folder / "config.yaml").is_file():
-            return
-        before, now = _essential(self.stored()), _essential(self.config)
-        changed = [k for k in {**before, **now} if before.get(k, _ABSENT) != now.get(k, _ABSENT)]
+            return {}
+        before, now = dict(_flat(self.stored())), dict(_flat(self.config))
+        pairs = {k: (before.get(k, _ABSENT), now.get(k, _ABSENT)) for k in {**before, **now}}
+        return {k: f"{k} was {old!r} and is {new!r}" for k, (old, new) in pairs.items() if old != new}
+
+    def check(self, advice: str = "choose another run folder") -> None:
+        """Refuse to go on with a run of another configuration, naming the settings that differ.
+
+        Args:
+            advice: what to do about it, for the message.
+        """
+        changed = [said for key, said in self.changes().items() if not matches(key, HARMLESS)]
         if changed:
-            shown = [f"{k} was {before.get(k, _ABSENT)!r} and is {now.get(k, _ABSENT)!r}" for k in changed[:3]]
-            more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise MultigenError(
-                f"{self.folder} holds a run of another configuration: {', '.join(shown)}{more}; choose another run folder"
-            )
+            raise MultigenError(f"{self.folder} holds a run of another configuration: {few(changed)}; {advice}")
+
+    def wait(self, seconds: float) -> None:
+        """Until nobody writes to the folder.
+
+        Raises:
+            MultigenError: after so many seconds another process still does.
+        """
+        with owning(self.folder, seconds):
+            pass
 
     def _store(self) -> None:
         import yaml
@@ -126,7 +142,7 @@ class Run:
             MultigenError: another process owns it, it holds another configuration, or it cannot be written.
         """
         make_folder(self.checkpoints)
-        with _lock(self.folder):
+        with owning(self.folder):
             self.check()
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_temporaries(folder)
@@ -166,7 +182,16 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value, for what must not change while a run goes on."""
-    return {k: v for k, v in _flat(config) if not any(fnmatch(k, pattern) for pattern in HARMLESS)}
+    return {k: v for k, v in _flat(config) if not matches(k, HARMLESS)}
+
+
+def matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)
+
+
+def few(said: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    return ", ".join([*said[:3], *([f"and {len(said) - 3} more"] if len(said) > 3 else [])])
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -179,6 +204,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 # -------------------------------------------------------------------------------------------------------------------- lock
 
+_PAUSE = 0.2
 _held: set[int] = set()
 """File descriptors of the locks that this process holds."""
 
@@ -194,22 +220,29 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. The system drops it with the process, however that ends, so that it is never stale."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system: two writers are the user's to avoid
+def owning(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a folder's lock. The system drops it with the process, however that ends, so that it is never stale.
+
+    Args:
+        folder: made if it is not there.
+        patience: seconds to wait for another process that holds it.
+
+    Raises:
+        MultigenError: it still does.
+    """
+    if find_spec("fcntl") is None:  # no such locks on this system: two writers are the user's to avoid
         yield
         return
-    path = folder / ".lock"
+    path = make_folder(folder) / ".lock"
     with writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-            raise MultigenError(f"{folder} is being written by another process (number {owner})") from None
+        end = time.monotonic() + patience
+        while not _taken(handle):
+            if time.monotonic() >= end:
+                owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise MultigenError(f"{folder} is being written by another process (number {owner})")
+            time.sleep(_PAUSE)
         _held.add(handle)
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
@@ -217,3 +250,14 @@ def _lock(folder: Path) -> Iterator[None]:
     finally:
         _held.discard(handle)
         os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    """Take the lock of an open file; False if another process holds it."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

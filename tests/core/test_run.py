@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from multigen import files
-from multigen.run import Run
+from multigen.run import Run, owning
 from multigen.state import MultigenError
 
 CONFIG = {"name": "x", "optimizer": {"lr": 1e-5, "betas": (0.9, 0.999)}, "trainer": {"steps": 10, "ema": [0.9], "workers": 0}}
@@ -65,6 +66,25 @@ def test_a_second_writer_is_refused_and_the_first_one_named(tmp_path: Path) -> N
                 pass
     with Run(tmp_path).open():
         pass
+
+
+def test_who_waits_goes_on_when_the_other_writer_has_ended(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def write() -> None:
+        with owning(tmp_path):
+            begun.set()
+            time.sleep(1)
+            ended.set()
+
+    begun, writer = threading.Event(), threading.Thread(target=write)
+    writer.start()
+    begun.wait()
+    with pytest.raises(MultigenError, match=f"another process .number {os.getpid()}"):
+        Run(tmp_path).wait(0.3)
+    Run(tmp_path).wait(60)
+    assert ended.is_set()
+    writer.join()
 
 
 def test_a_killed_writer_leaves_no_lock_even_if_its_children_live_on(tmp_path: Path) -> None:
