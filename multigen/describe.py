@@ -7,9 +7,10 @@ import functools
 import hashlib
 import inspect
 import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,11 @@ def dataset(data: Any) -> dict[str, Any]:
 
 
 def versions(device: torch.device | str = "cpu") -> dict[str, str]:
-    """The program, its libraries and the machine, for whoever wants the same number again."""
-    found = {"multigen": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    """The program, its libraries and the machine, for whoever wants the same number again.
+
+    ``commit`` is that of the program's checkout, and ends in "-dirty" if that was changed since; absent where there is none.
+    """
+    found = {"multigen": __version__, "commit": _commit(), "python": platform.python_version(), "torch": torch.__version__}
     for name in ("numpy", "scipy", "timm"):
         try:
             found[name] = metadata.version(name)
@@ -97,4 +101,18 @@ def versions(device: torch.device | str = "cpu") -> dict[str, str]:
             continue
     kind = torch.device(device)
     found["device"] = torch.cuda.get_device_name(kind) if kind.type == "cuda" else platform.machine()
-    return {**found, "platform": platform.system(), "threads": str(torch.get_num_threads())}
+    found |= {"platform": platform.system(), "threads": str(torch.get_num_threads())}
+    return {k: version for k, version in found.items() if version}
+
+
+@functools.cache
+def _commit() -> str:
+    """What git calls the state of the checkout that this file lies in; "" without a checkout or git."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():  # installed, maybe inside of somebody else's
+        return ""
+    command = ["git", "--no-optional-locks", "-C", str(checkout), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
