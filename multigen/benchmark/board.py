@@ -12,18 +12,22 @@ from multigen.cache.progress import duration
 
 _PATIENCE = 30.0
 """Seconds between lines where there is no terminal."""
+_WINDOW = 300.0
+"""So many seconds are looked back for the pace."""
+
+Runs = Mapping[str, tuple[int, int, str]]
+"""Name -> (step, steps, status): waiting | preparing | running | stopped | done | failed."""
 
 
 class Board:
-    """Shows how far all runs are, on standard error, and how long the rest will take at the pace so far."""
+    """Shows how far all runs are, on standard error, and how long the rest will take."""
 
     def __init__(self) -> None:
         self._status: Any = None
-        self._first: int | None = None
-        self._begun = self._said = 0.0
+        self._pace = Pace()
+        self._said = -_PATIENCE
 
     def __enter__(self) -> Board:
-        self._begun = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
 
@@ -35,15 +39,14 @@ class Board:
         if self._status is not None:
             self._status.stop()
 
-    def show(self, runs: Mapping[str, tuple[int, int, str]], budget: float | None) -> None:
-        """Name -> (step, steps, status); `budget` is what is left of it in seconds."""
-        done = sum(step for step, _, _ in runs.values())
-        self._first = done if self._first is None else self._first
-        text = words(runs, self._left(done, sum(steps for _, steps, _ in runs.values())), budget)
+    def show(self, runs: Runs, budget: float | None) -> None:
+        """`budget` is what is left of it in seconds."""
+        now = time.monotonic()
+        text = words(runs, self._pace.left(*steps(runs), now), budget)
         if self._status is not None:
             self._status.update(text)
-        elif time.monotonic() - self._said > _PATIENCE:
-            self._said = time.monotonic()
+        elif now - self._said > _PATIENCE:
+            self._said = now
             print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
@@ -52,25 +55,58 @@ class Board:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _left(self, done: int, total: int) -> float | None:
-        """Seconds, at the pace since the beginning."""
-        made = done - (self._first or 0)
-        return (total - done) * (time.monotonic() - self._begun) / made if made else None
+
+class Pace:
+    """Steps a second from the first ones made, over the last minutes: what takes long now and then is soon forgotten."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []  # when there were more steps than before, and how many
+        self._last: int | None = None
+
+    def left(self, done: int, total: int, now: float) -> float | None:
+        """Seconds that the rest takes; None while that is not known.
+
+        Args:
+            done: steps of `total`. Less than before, where a run failed, begins anew.
+            now: seconds on a clock.
+        """
+        if self._last is None or done < self._last:
+            self._seen.clear()
+        elif done > self._last:
+            self._seen.append((now, done))
+        self._last = done
+        while len(self._seen) > 2 and now - self._seen[1][0] > _WINDOW:
+            del self._seen[0]
+        if len(self._seen) < 2:
+            return None
+        begun, first = self._seen[0]
+        return (total - done) * (now - begun) / (self._seen[-1][1] - first)
 
 
-def words(runs: Mapping[str, tuple[int, int, str]], left: float | None, budget: float | None) -> str:
+def steps(runs: Runs) -> tuple[int, int]:
+    """Made, and of how many. Nobody works on what has failed."""
+    known = [(step, of) for step, of, status in runs.values() if status != "failed"]
+    return sum(step for step, _ in known), sum(of for _, of in known)
+
+
+def words(runs: Runs, left: float | None, budget: float | None) -> str:
     """One line.
 
-    >>> words({"a-0": (10, 10, "done"), "b-0": (4, 10, "running")}, 75.0, 60.0)
-    '1 of 2 runs, 70 % of all steps; b-0 at 4 of 10; 1 min 15 s left, budget 1 min 0 s'
+    >>> words({"a-0": (10, 10, "done"), "b-0": (4, 10, "running"), "c-0": (0, 10, "failed")}, 75.0, 60.0)
+    '1 of 3 runs, 70 % of all steps, 1 failed; b-0 at 4 of 10; 1 min 15 s left, budget 1 min 0 s'
     """
-    done, total = sum(step for step, _, _ in runs.values()), sum(steps for _, steps, _ in runs.values())
-    finished = sum(status == "done" for _, _, status in runs.values())
-    active = [f"{name} at {step:,} of {steps:,}" for name, (step, steps, status) in runs.items() if status == "running"]
+    done, total = steps(runs)
+    count = {kind: sum(status == kind for _, _, status in runs.values()) for kind in ("done", "failed")}
+    active = [_at(name, *run) for name, run in runs.items() if run[2] in ("running", "preparing")]
     times = ["" if left is None else f"{duration(left)} left", "" if budget is None else f"budget {duration(budget)}"]
+    failed = f", {count['failed']} failed" if count["failed"] else ""
     said = [
-        f"{finished} of {len(runs)} runs, {done / total:.0%} of all steps",
+        f"{count['done']} of {len(runs)} runs, {100 * done / max(total, 1):.0f} % of all steps{failed}",
         ", ".join(active),
         ", ".join(filter(None, times)),
     ]
-    return "; ".join(part for part in said if part).replace("%", " %", 1)
+    return "; ".join(part for part in said if part)
+
+
+def _at(name: str, step: int, of: int, status: str) -> str:
+    return f"{name} preparing" if status == "preparing" else f"{name} at {step:,} of {of:,}"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from multigen import checkpoint
 from multigen.benchmark.board import Board
@@ -21,9 +21,13 @@ from multigen.trainer.signals import Signals
 
 FORMAT = 1
 """Version of `state.json`."""
-_PAUSE, _TAIL = 0.2, 1 << 16
-_TO_SAVE = 120.0
+TO_SAVE = 120.0
 """Seconds that a process has for saving before it is killed."""
+PATIENCE = TO_SAVE + 30
+"""Seconds in which a process whose benchmark was killed has surely ended."""
+_PAUSE, _TAIL = 0.2, 1 << 16
+_OFTEN = 60.0
+"""Seconds between two writings of ``state.json`` and of the results."""
 
 
 @dataclass
@@ -41,6 +45,17 @@ class Progress:
         self.step, self.status = step, "done" if step >= self.steps else "stopped" if step else "waiting"
 
 
+class Active(NamedTuple):
+    """A process that works on a run."""
+
+    process: subprocess.Popen[Any]
+    slot: Slot
+    begun: float
+    """Wall-clock time, as files have it."""
+    said: int
+    """Bytes of the run's ``log.txt`` that are older."""
+
+
 @dataclass
 class Runner:
     """Runs `parts` in order, but no two of one run at a time.
@@ -51,6 +66,7 @@ class Runner:
         command: (folder of a run, step) -> the command line that trains it so far.
         room: see `multigen.benchmark.room.slots`.
         budget: seconds after which everything is stopped and saved; None for no limit.
+        news: called now and then when parts have ended; what goes wrong in it is told, and stops nothing.
     """
 
     folder: Path
@@ -59,16 +75,20 @@ class Runner:
     room: Sequence[Slot]
     budget: float | None = None
     board: Board = field(default_factory=Board)
+    news: Callable[[], object] = lambda: None
     progress: dict[str, Progress] = field(init=False)
+    received: int | None = field(init=False, default=None)
+    """The signal that it was interrupted by."""
 
     def __post_init__(self) -> None:
         goals = {name: max(p.until for p in self.parts if p.run == name) for name in dict.fromkeys(p.run for p in self.parts)}
         self.progress = {name: Progress(steps, saved(self.path(name))) for name, steps in goals.items()}
-        self._active: dict[str, tuple[subprocess.Popen[Any], Slot]] = {}
+        self._active: dict[str, Active] = {}
         self._free = list(self.room)
         self._waiting = [part for part in self.parts if part.until > self.progress[part.run].step]
         self._before = float(_stored(self.folder).get("seconds", 0.0))
-        self._begun = time.monotonic()
+        self._begun = self._written = time.monotonic()
+        self._untold = 0
         for run in self.progress.values():
             run.rest(run.step)
 
@@ -81,9 +101,11 @@ class Runner:
             try:
                 while (ended := self._ended(signals)) is None:
                     self._fill()
+                    self._keep()
                     time.sleep(_PAUSE)
                     self._look()
             finally:
+                self.received = signals.received
                 self._stop()
         self._write(ended)
         return ended
@@ -108,8 +130,9 @@ class Runner:
             self._start(part, self._free.pop(0))
 
     def _start(self, part: Part, slot: Slot) -> None:
-        folder = self.path(part.run)
-        with open(folder / "log.txt", "a", encoding="utf-8") as log:
+        folder, begun = self.path(part.run), time.time()
+        with open(folder / "log.txt", "ab") as log:
+            said = log.tell()
             process = subprocess.Popen(
                 self.command(folder, part.until),
                 env=slot.environment(),
@@ -118,40 +141,60 @@ class Runner:
                 stderr=log,
                 start_new_session=True,  # a terminal's ctrl-c is for us, who pass it on
             )
-        self._active[part.run] = process, slot
+        self._active[part.run] = Active(process, slot, begun, said)
         self.progress[part.run].status = "running"
         self._write(None)
 
     def _look(self) -> None:
         """Take in what has been done since the last look."""
-        for name, (process, _) in list(self._active.items()):
-            self.progress[name].step = max(self.progress[name].step, logged(self.path(name)))
-            if process.poll() is not None:
-                self._finished(name, process.returncode)
+        for name, active in list(self._active.items()):
+            self.progress[name].step = max(saved(self.path(name)), logged(self.path(name), active.begun))
+            if active.process.poll() is not None:
+                self._finished(name, active)
         left = None if self.budget is None else self.budget - (time.monotonic() - self._begun)
-        self.board.show({name: (run.step, run.steps, run.status) for name, run in self.progress.items()}, left)
+        self.board.show({name: (run.step, run.steps, self._status(name)) for name, run in self.progress.items()}, left)
 
-    def _finished(self, name: str, code: int) -> None:
-        self._free.append(self._active.pop(name)[1])
+    def _status(self, name: str) -> str:
+        """As it is shown: data and targets are prepared, and the start is measured, before a run's first step."""
+        begun = name not in self._active or (self.path(name) / "start.json").is_file()
+        return self.progress[name].status if begun else "preparing"
+
+    def _finished(self, name: str, active: Active) -> None:
+        del self._active[name]
+        self._free.append(active.slot)
         run = self.progress[name]
         run.rest(saved(self.path(name)))
-        if code != 0:
-            run.status, run.error = "failed", last_line(self.path(name) / "log.txt") or f"ended with code {code}"
+        self._untold += 1
+        if active.process.returncode != 0:
+            run.status, run.error = "failed", reason(active.process.returncode, self.path(name) / "log.txt", active.said)
             self._waiting = [part for part in self._waiting if part.run != name]
             self.board.say(f"{name} failed: {run.error}")
         self._write(None)
 
+    def _keep(self) -> None:
+        """What is worth keeping should this process be killed."""
+        if time.monotonic() - self._written < _OFTEN:
+            return
+        self._written = time.monotonic()
+        self._write(None)
+        if self._untold:
+            self._untold = 0
+            try:
+                self.news()
+            except Exception as error:  # trainings of days go on whatever becomes of a picture
+                self.board.say(f"results are not written yet: {error}")
+
     def _stop(self) -> None:
         """Ask what still runs to save and end."""
-        for process, _ in self._active.values():
-            process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + _TO_SAVE
-        for name, (process, _) in self._active.items():
+        for active in self._active.values():
+            active.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + TO_SAVE
+        for name, active in self._active.items():
             try:
-                process.wait(max(end - time.monotonic(), 0.1))
+                active.process.wait(max(end - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                active.process.kill()
+                active.process.wait()
             self.progress[name].rest(saved(self.path(name)))
         self._active.clear()
 
@@ -171,10 +214,14 @@ def saved(folder: Path) -> int:
     return int(found[-1].name.removeprefix("step_")) if found else 0
 
 
-def logged(folder: Path) -> int:
-    """The last step that a run has logged, from the end of a file that may be long."""
+def logged(folder: Path, since: float) -> int:
+    """The last step that a run has logged, from the end of a file that may be long.
+
+    Args:
+        since: 0 if nothing was logged after this time: a process that goes on first forgets what was never saved.
+    """
     path = Run(folder).metrics
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_mtime < since:
         return 0
     with open(path, "rb") as file:
         file.seek(max(path.stat().st_size - _TAIL, 0))
@@ -182,6 +229,9 @@ def logged(folder: Path) -> int:
     return int(found[-1]) if found else 0
 
 
-def last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+def reason(code: int, log: Path, start: int) -> str:
+    """Why a process ended: what it said last, behind byte `start` of its log, unless a signal ended it."""
+    if code < 0:
+        return f"ended by signal {-code} ({signal.strsignal(-code)})"
+    lines = log.read_bytes()[start:].decode(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), f"ended with code {code}").removeprefix("error: ")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from multigen.benchmark.board import Board
+from multigen.benchmark.board import Board, Pace, words
 from multigen.benchmark.room import Slot, slots
-from multigen.benchmark.runner import Runner
+from multigen.benchmark.runner import Runner, logged, reason
 from multigen.benchmark.suite import Arm, Part, Run, seconds, suite, written
 from multigen.files import read_json
 from multigen.state import MultigenError
@@ -108,10 +108,39 @@ def test_room_is_shared_out(monkeypatch):
     assert environment["OMP_NUM_THREADS"] == "3" and environment["CUDA_VISIBLE_DEVICES"] == "5"
 
 
+# ----------------------------------------------------------------------------------------------------------------------- board
+
+
+def test_the_time_left_is_that_of_the_steps_at_their_pace_of_late():
+    pace, left = Pace(), None
+    for second in range(0, 600, 10):  # data are prepared
+        assert pace.left(480, 36_480, second) is None
+    for step in range(20, 2020, 20):  # 0.2 s a step
+        left = pace.left(480 + step, 36_480, 600 + step / 5)
+        assert step == 20 or left == pytest.approx((36_000 - step) / 5)
+    paused = pace.left(2480, 36_480, 1000 + 180)  # samples are drawn
+    assert paused > 1.3 * left
+    for step in range(2020, 4020, 20):
+        left = pace.left(480 + step, 36_480, 1180 + (step - 2000) / 5)
+    assert left == pytest.approx((36_000 - 4000) / 5, rel=0.02), "the pause is forgotten"
+
+
+def test_where_there_are_less_steps_than_before_the_pace_is_measured_anew():
+    pace = Pace()
+    assert [pace.left(done, 100, done) for done in (50, 60, 70)] == [None, None, 30]
+    assert [pace.left(done, 50, 70 + 2 * done) for done in (10, 12, 14)] == [None, None, 72]
+
+
+def test_what_failed_is_no_work_and_what_is_prepared_has_no_step():
+    runs = {"a": (40, 40, "done"), "b": (3, 40, "failed"), "c": (0, 40, "preparing"), "d": (10, 40, "running")}
+    assert words(runs, None, None) == "1 of 4 runs, 42 % of all steps, 1 failed; c preparing, d at 10 of 40"
+    assert words({"a": (3, 40, "failed")}, None, None) == "0 of 1 runs, 0 % of all steps, 1 failed"
+
+
 # ---------------------------------------------------------------------------------------------------------------------- runner
 
 TRAINS = """
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 folder, until, pause, fails = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
@@ -120,6 +149,8 @@ step = steps[-1] if steps else 0
 while step < until and not asked:
     if folder.name == fails:
         sys.exit("error: it broke")
+    if folder.name == fails.removesuffix(" killed"):
+        os.kill(os.getpid(), 9)
     time.sleep(pause)
     step += 1
     with open(folder / "metrics.jsonl", "a") as file:
@@ -171,6 +202,48 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path, capsys):
     assert runner(tmp_path, PARTS).run() == "done"
 
 
+def test_what_a_signal_ended_is_not_told_by_older_lines(tmp_path, capsys):
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/log.txt").write_text("target 'z' is cached\n")
+    assert runner(tmp_path, [Part("a", 2)], fails="a killed").run() == "failed"
+    assert read_json(tmp_path / "state.json")["runs"]["a"]["error"] == "ended by signal 9 (Killed)"
+    assert "target" not in capsys.readouterr().err
+    (tmp_path / "log").write_text("error: older\nerror: newer\n\n")
+    assert [reason(2, tmp_path / "log", start) for start in (0, 13, 27)] == ["newer", "newer", "ended with code 2"]
+
+
+def test_steps_that_a_kill_undid_are_not_counted(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    found = runner(tmp_path, [Part("a", 2000)])
+    found.command = lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"]
+    (folder / "metrics.jsonl").write_text('{"step": 480}\n')
+    assert logged(folder, time.time() - 60) == 480 and logged(folder, time.time() + 60) == 0
+    os.utime(folder / "metrics.jsonl", (0, 0))
+    found._start(found.parts[0], Slot(1))
+    try:
+        assert found._status("a") == "preparing"
+        found._look()
+        assert found.progress["a"].step == 0
+        (folder / "start.json").touch()
+        assert found._status("a") == "running"
+    finally:
+        found._stop()
+
+
+def test_results_are_told_of_while_it_runs_and_stop_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("multigen.benchmark.runner._OFTEN", 0.0)
+    states = []
+
+    def news():
+        states.append(read_json(tmp_path / "state.json")["seconds"])
+        raise ValueError("no picture")
+
+    found = runner(tmp_path, PARTS)
+    found.news = news
+    assert found.run() == "done" and 1 <= len(states) <= 4 and states == sorted(states) and states[0] > 0
+    assert "results are not written yet: no picture" in capsys.readouterr().err
+
+
 def test_the_end_of_the_budget_stops_and_saves(tmp_path):
     assert runner(tmp_path, [Part("a", 10_000), Part("b", 10_000)], budget=2.0, pause=0.02).run() == "budget"
     state = read_json(tmp_path / "state.json")
@@ -179,6 +252,7 @@ def test_the_end_of_the_budget_stops_and_saves(tmp_path):
 
 
 def test_an_interruption_stops_and_saves(tmp_path):
-    threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    assert runner(tmp_path, [Part("a", 10_000)], pause=0.02).run() == "interrupted"
+    threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    found = runner(tmp_path, [Part("a", 10_000)], pause=0.02)
+    assert found.run() == "interrupted" and found.received == signal.SIGTERM
     assert 0 < read_json(tmp_path / "state.json")["runs"]["a"]["step"] < 10_000
