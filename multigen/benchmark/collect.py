@@ -30,9 +30,10 @@ def collect(folder: Path, suite: Suite) -> dict[str, Any]:
     Returns:
         ``suite``: every setting of it; ``configs``: arm -> complete configuration (of its first seed); ``runs``: name -> arm,
         seed, ``step`` (the last one saved: what belongs to it is all logged), ``curves`` (logged number -> [steps, values]),
-        ``clock`` (see `clock`), ``start`` (see `multigen.benchmark.start`, with the data), ``grids`` (step -> picture) and
-        ``real``; ``initial``: share of the baseline's initial tensors that an arm's network has; ``again``: the repeated run,
-        see `repeated`; ``state``: how it ended; ``notes``: what else is not the same in all runs.
+        ``clock`` (see `clock`), ``start`` (see `multigen.benchmark.start`, with the data), ``versions`` (from which
+        ``step`` with which program and libraries), ``grids`` (step -> picture) and ``real``;
+        ``initial``: share of the baseline's initial tensors that an arm's network has; ``again``: the repeated run, see
+        `repeated`; ``state``: how it ended; ``notes``: what else is not the same in all runs.
     """
     found = {run: read(folder / "runs" / run.name) for run in suite.runs if (folder / "runs" / run.name).is_dir()}
     records = {arm: [r for run, r in found.items() if run.arm == arm] for arm in suite.arms}
@@ -69,9 +70,17 @@ def _run(run: Run, record: Record, start: Mapping[str, Any], folder: Path) -> di
         "curves": {key: list(record.series(key)) for key in keys},
         "clock": clock(record),
         "start": {k: x for k, x in start.items() if k != "initial"},
+        "versions": _versions(record, start),
         "grids": {str(step): path.relative_to(folder).as_posix() for step, path in record.grids()},
         "real": real.relative_to(folder).as_posix() if real.is_file() else None,
     }
+
+
+def _versions(record: Record, start: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """From which step with which: more than one where it went on with others."""
+    path = record.folder / "parts.json"
+    began = [{"step": 0, "versions": start["versions"]}] if start else []
+    return read_json(path) if path.is_file() else began
 
 
 def clock(record: Record) -> list[list[float]]:

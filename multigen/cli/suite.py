@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from multigen.benchmark.collect import AGAIN, collect
+from multigen.benchmark.earlier import set_aside
 from multigen.benchmark.page import redraw, write_results
-from multigen.benchmark.room import slots
-from multigen.benchmark.runner import Runner
+from multigen.benchmark.room import Slot, slots
+from multigen.benchmark.runner import PATIENCE, Runner
 from multigen.benchmark.suite import Part, Run, Suite, seconds, suite, written
 from multigen.build import Config, compose, groups
 from multigen.cli.errors import explain
 from multigen.run import Run as RunFolder
+from multigen.run import few, matches, owning
 from multigen.state import MultigenError
 from multigen.trainer import Interrupted
 
-_SIGINT = 2
+_MEASURED = ("sampler*", "metrics*", "trainer.observers*")
+"""Settings that a run's numbers depend on, although what it learns does not."""
+_ELSEWHERE = "choose out=FOLDER"
 
 
 def main(settings: Config) -> None:
@@ -26,12 +32,18 @@ def main(settings: Config) -> None:
     folder = Path(settings["out"] or f"outputs/benchmark/{plan.name}")
     budget = seconds(settings["budget"])
     room = slots(_jobs(settings["jobs"]), len(plan.runs), settings["device"])
-    prepare(plan, folder, settings["device"])
-    parts = [*plan.parts(), *_again(plan)]
-    many = f"{len(plan.runs)} runs of {plan.steps:,} steps, {len(room)} side by side"
-    print(f"{plan.name}: {many}, in {folder}", file=sys.stderr)
-    ended = Runner(folder, parts, command, room, budget).run()
-    finish(folder, plan, ended)
+    with owning(folder):
+        prepare(plan, folder, settings["device"])
+        print(_header(plan, folder, room), set_aside(folder, plan), sep="", file=sys.stderr)
+        parts = [*plan.parts(), *_again(plan)]
+        runner = Runner(folder, parts, command, room, budget, news=lambda: write_results(folder, collect(folder, plan)))
+        finish(folder, plan, runner.run(), runner.received)
+
+
+def _header(plan: Suite, folder: Path, room: Sequence[Slot]) -> str:
+    again = f" and {min(plan.repeat, plan.steps):,} steps of one of them again" if plan.repeated else ""
+    each = f"{room[0].threads} {'thread' if room[0].threads == 1 else 'threads'} each"
+    return f"{plan.name}: {len(plan.runs)} runs of {plan.steps:,} steps{again}, {len(room)} side by side, {each}, in {folder}"
 
 
 def _jobs(given: int | str) -> int | None:
@@ -41,12 +53,12 @@ def _jobs(given: int | str) -> int | None:
     return None if isinstance(given, str) else given
 
 
-def finish(folder: Path, plan: Suite, ended: str) -> None:
+def finish(folder: Path, plan: Suite, ended: str, received: int | None = None) -> None:
     """Say what came out, and what to do about what did not."""
     print(write_results(folder, collect(folder, plan)))
     print(f"report: {folder}/report.html; numbers: {folder}/results.json and results.md; figure: {folder}/figure.png")
     if ended == "interrupted":
-        raise Interrupted(_SIGINT, "stopped; the same command goes on where it was")
+        raise Interrupted(received or signal.SIGINT, "stopped; the same command goes on where it was")
     if ended == "budget":
         print("the budget is used up; the same command goes on where it was")
     if ended == "failed":
@@ -62,7 +74,7 @@ def prepare(plan: Suite, folder: Path, device: str) -> None:
     """Put the complete configuration of every run into its folder, and refuse folders of other ones.
 
     Raises:
-        MultigenError: an arm cannot be composed, or a folder holds another run.
+        MultigenError: an arm cannot be composed, or a folder holds another run, or one that was measured in another way.
     """
     for run in plan.runs:
         configure(plan, run, folder / "runs" / run.name, device)
@@ -79,8 +91,13 @@ def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
         found = explain(error, "train", overrides(plan, run))
         raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
     run_folder = RunFolder(folder, {**config, "run": str(folder)})
+    run_folder.check(_ELSEWHERE)
+    changed = [said for key, said in run_folder.changes().items() if matches(key, _MEASURED)]
+    if changed and run_folder.metrics.is_file():
+        raise MultigenError(f"{folder} was measured in another way so far: {few(changed)}; {_ELSEWHERE}")
     if not (folder / "config.yaml").is_file() or run_folder.stored() != run_folder.config:
-        with run_folder.open():  # checks that it is the same run, and stores what may change about it
+        run_folder.wait(PATIENCE)
+        with run_folder.open():  # stores what may change about it
             pass
 
 

@@ -10,10 +10,12 @@ import pytest
 from multigen.benchmark.axes import AXES
 from multigen.benchmark.bootstrap import apart, clearly, estimate, interval, student
 from multigen.benchmark.collect import AGAIN, collect
+from multigen.benchmark.earlier import set_aside
 from multigen.benchmark.page import lines, redraw, tables, write_results
 from multigen.benchmark.results import derive
 from multigen.benchmark.suite import suite
 from multigen.benchmark.verdict import verdict
+from multigen.cli.arm import note_versions
 from multigen.files import read_json, write_json
 from multigen.run import Run as RunFolder
 
@@ -86,6 +88,37 @@ PARTLY = {"vanilla": SLOW, "reed": QUICK, "null": [3.0, 2.0, 1.0, 0.75], "shuffl
 NEAR = {"vanilla": SLOW, "reed": [4.0, 3.0, 2.0, 0.97], "null": [4.0, 3.0, 2.0, 0.97], "shuffled": SLOW, "noisy": ["null"]}
 AT_ONCE = {"vanilla": SLOW, "reed": [0.9, 0.8, 0.7, 0.5], "null": SLOW, "shuffled": SLOW}
 TURNS = {"vanilla": [4.0, 0.8, 0.9, 1.0], "reed": QUICK, "null": SLOW, "shuffled": SLOW}
+
+
+def test_versions_are_told_where_they_changed(tmp_path):
+    made = benchmark(tmp_path, WINS, seeds=1)
+    record = RunFolder(tmp_path / "runs" / "reed-0")
+    assert collect(tmp_path, made)["runs"]["reed-0"]["versions"] == [{"step": 0, "versions": {"torch": "2"}}]
+    note_versions(record, {"torch": "2"})
+    assert [part["step"] for part in collect(tmp_path, made)["runs"]["reed-0"]["versions"]] == [0]
+    note_versions(record, {"torch": "3"})
+    (record.checkpoints / "step_00000050").mkdir()
+    note_versions(record, {"torch": "3"})
+    assert collect(tmp_path, made)["runs"]["reed-0"]["versions"] == [
+        {"step": 0, "versions": {"torch": "2"}},
+        {"step": 40, "versions": {"torch": "3"}},
+    ]
+    (record.checkpoints / "step_00000050").rmdir()  # nothing of it was saved
+    note_versions(record, {"torch": "2"})
+    assert [part["step"] for part in collect(tmp_path, made)["runs"]["reed-0"]["versions"]] == [0]
+
+
+def test_results_that_hold_more_than_is_asked_for_are_kept(tmp_path):
+    write_results(tmp_path, collect(tmp_path, benchmark(tmp_path, WINS)))
+    assert set_aside(tmp_path, plan()) == "" and set_aside(tmp_path, plan(steps=50)) == ""
+    less = plan(arms={"vanilla": "toy/vanilla", "mine": "toy/mine"}, seeds=1)
+    said = set_aside(tmp_path, less)
+    assert all(word in said for word in ("arm reed, arm null, arm shuffled, seed 1, seed 2", f"{tmp_path}/earlier/1"))
+    assert not (tmp_path / "results.json").exists() and not (tmp_path / "report.html").exists()
+    assert set(read_json(tmp_path / "earlier/1/results.json")["suite"]["arms"]) == {"vanilla", "reed", "null", "shuffled"}
+    write_results(tmp_path, collect(tmp_path, less))
+    assert set_aside(tmp_path, less) == "" and "40 steps" in set_aside(tmp_path, plan(steps=30))
+    assert {p.name for p in (tmp_path / "earlier").iterdir()} == {"1", "2"}
 
 
 def test_intervals():

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import pytest
 import torch
 
 from modalities.image.example import Noise
 from modalities.molecule.example import Chains
+from multigen.benchmark.runner import saved
+from multigen.benchmark.suite import suite
+from multigen.cli import arm
 from multigen.cli.main import run
+from multigen.cli.suite import prepare
 from multigen.files import read_json
+from multigen.run import Run, owning
 
 
 class Zigzags(Chains):
@@ -126,13 +135,49 @@ def test_arms_are_trained_compared_and_drawn(anywhere, capsys):
     assert found["runs"]["vanilla-0"]["start"]["flops_per_step"] > 0 and found["configs"]["shuffled"]["pairing"] == "shuffled"
     assert [q["of"] for q in found["numbers"]["quality"]] == ["valid/denoise/point", "sample/energy_distance"]
     assert {p.name for p in (anywhere / "smoke").iterdir()} == {
-        "runs", "state.json", "results.json", "results.md", "figure.png", "report.html",
+        ".lock", "runs", "state.json", "results.json", "results.md", "figure.png", "report.html",
     }  # fmt: skip
+    assert [part["step"] for part in found["runs"]["vanilla-0"]["versions"]] == [0]
     before = (anywhere / "smoke/report.html").read_text()
     assert run(["benchmark", "redraw=smoke"]) == 0 and (anywhere / "smoke/report.html").read_text() == before
     assert run(SMOKE) == 0 and read_json("smoke/results.json")["runs"] == found["runs"], "nothing was left to do"
-    assert run([*SMOKE, "domain.settings={trainer.batch_size:16}"]) == 2
-    assert "holds a run of another configuration" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 runs of 4 steps and 2 steps of one of them again, 2 side by side, " in said and " each, in smoke" in said
+    for changed, why in {
+        "domain.settings={trainer.batch_size:16}": "holds a run of another configuration: trainer.batch_size was 8 and is 16",
+        "domain.measures={n:10}": "measured in another way so far: trainer.observers.measures.n was 20 and is 10",
+        "domain.settings={sampler.grid.steps:3}": "measured in another way so far: sampler.grid.steps was 2 and is 3",
+    }.items():
+        assert run([*SMOKE, changed]) == 2
+        said = capsys.readouterr().err
+        assert why in said and said.endswith("choose out=FOLDER\n") and said.count("\n") == 1
+    with owning(anywhere / "smoke"):
+        assert run(SMOKE) == 2
+    assert capsys.readouterr().err == f"error: smoke is being written by another process (number {os.getpid()})\n"
+
+
+def test_a_run_waits_for_the_one_that_a_killed_benchmark_left(anywhere):
+    quick = {"trainer.batch_size": 8, "data.train.count": 32, "data.valid.count": 16}
+    domain = {"name": "toy", "arms": {"vanilla": "points/vanilla"}, "steps": 4, "seeds": 1, "settings": quick}
+    plan = suite({**domain, "quality": [{"of": "valid", "words": "loss"}]})
+    prepare(plan, anywhere, "cpu")
+    left = Run(anywhere / "runs" / "vanilla-0")
+    held, ended = threading.Event(), threading.Event()
+
+    def leave():
+        with owning(left.folder):
+            held.set()
+            time.sleep(2)
+            ended.set()
+
+    orphan = threading.Thread(target=leave)
+    orphan.start()
+    held.wait()
+    arm.main([str(left.folder), "2", str(os.getppid())])
+    assert ended.is_set() and saved(left.folder) == 2
+    arm.main([str(left.folder), "2", str(os.getppid())])
+    assert saved(left.folder) == 2, "what is done already is not gone beyond"
+    orphan.join()
 
 
 def test_mistakes_in_a_suite_are_one_line(capsys):
