@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from multigen import files
+from multigen import describe, files
 from multigen.run import Run, owning
 from multigen.state import MultigenError
 
@@ -48,6 +49,26 @@ def test_going_on_with_another_configuration_names_what_differs(tmp_path: Path, 
         with now.open():
             assert Run(tmp_path).stored()["trainer"]["steps"] == 20
         assert now.digest == Run(tmp_path, CONFIG).digest
+
+
+def test_versions_name_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
+    monkeypatch.setattr(describe, "__file__", str(tmp_path / "multigen" / "describe.py"))
+    describe._commit.cache_clear()
+    assert "commit" not in describe.versions()
+    for command in (["init"], ["add", "."], ["commit", "-m", "x", "--allow-empty"]):
+        (tmp_path / "file").touch()
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    describe._commit.cache_clear()
+    clean = describe.versions()["commit"]
+    (tmp_path / "file").write_text("changed")
+    assert describe.versions()["commit"] == clean, "git is asked once"
+    describe._commit.cache_clear()
+    assert describe.versions()["commit"] == f"{clean}-dirty"
+    describe._commit.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in describe.versions()
+    describe._commit.cache_clear()
 
 
 @pytest.mark.parametrize("content", [None, "a: [", "- just\n- a list\n"])
