@@ -98,7 +98,7 @@ class Run:
         """Dotted key -> how a setting differs from what the folder holds; {} if it holds none."""
         if self.config is None or not (self.folder / "config.yaml").is_file():
             return {}
-        before, now = dict(_flat(self.stored())), dict(_flat(self.config))
+        before, now = dict(flat(self.stored())), dict(flat(self.config))
         pairs = {k: (before.get(k, _ABSENT), now.get(k, _ABSENT)) for k in {**before, **now}}
         return {k: f"{k} was {old!r} and is {new!r}" for k, (old, new) in pairs.items() if old != new}
 
@@ -182,7 +182,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _essential(config: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value, for what must not change while a run goes on."""
-    return {k: v for k, v in _flat(config) if not matches(k, HARMLESS)}
+    return {k: v for k, v in flat(config) if not matches(k, HARMLESS)}
 
 
 def matches(key: str, patterns: Sequence[str]) -> bool:
@@ -194,10 +194,11 @@ def few(said: Sequence[str]) -> str:
     return ", ".join([*said[:3], *([f"and {len(said) - 3} more"] if len(said) > 3 else [])])
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested settings."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from multigen.files import to_json
 from multigen.report.record import Record
+from multigen.run import HARMLESS, few, flat, matches
 
 
 def _trainer(name: str) -> Callable[[Record], Any]:
@@ -46,7 +47,7 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
 def notes(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     """One line for each thing that a reader has to know; none if the comparison is whole and fair."""
     everyone = [run for arm in runs.values() for run in arm]
-    return [*differences(runs), *_seeds(runs), *(line for run in everyone for line in _gaps(run))]
+    return [*differences(runs), *_mixed(runs), *_seeds(runs), *(line for run in everyone for line in _gaps(run))]
 
 
 def differences(runs: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -67,6 +68,17 @@ def _unlike(values: Mapping[str, Sequence[str]]) -> str:
     most = kinds.count(usual) > 1
     odd = [arm for arm, some in values.items() if not most or tuple(some) != usual or len(some) > 1]
     return f"{', '.join(odd)} unlike {'the others' if most else 'one another'}"
+
+
+def _mixed(runs: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One line for each arm of runs that are not the same experiment, as where folders of another sweep are among them."""
+    found = []
+    for arm, some in runs.items():
+        settings = [dict(flat(run.config)) for run in some]
+        keys = dict.fromkeys(key for one in settings for key in one if not matches(key, (*HARMLESS, "seed")))
+        if odd := [key for key in keys if len({to_json(one.get(key)) for one in settings}) > 1]:
+            found.append(f"runs of {arm} differ in {few(odd)}")
+    return found
 
 
 def _seeds(runs: Mapping[str, Sequence[Record]]) -> list[str]:

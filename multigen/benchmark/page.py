@@ -245,7 +245,22 @@ def _scaled(value: float | None, unit: float) -> str:
 
 
 def _settings(found: Found) -> Sequence[Block]:
-    versions: Mapping[str, str] = next((run["start"]["versions"] for run in found["runs"].values() if run["start"]), {})
-    said = [Text("Trained with " + ", ".join(f"{k} {v}" for k, v in versions.items()) + ".")] if versions else []
+    said = [Text(line) for line in _versions(found)]
     configs = [Folded(f"Configuration of {arm}", to_json(config, indent=2)) for arm, config in found["configs"].items()]
     return [*said, Folded("Suite", to_json(found["suite"], indent=2)), *configs]
+
+
+def _versions(found: Found) -> list[str]:
+    """What the runs were made with; and where another run, or a later part of one, was made with something else."""
+    parts = [(name, part["step"], part["versions"]) for name, run in found["runs"].items() for part in run.get("versions", [])]
+    parts = parts or [(name, 0, run["start"]["versions"]) for name, run in found["runs"].items() if run["start"]]
+    if not parts:
+        return []
+    usual = parts[0][2]
+    changed = {(name, step): {k: x for k, x in made.items() if usual.get(k) != x} for name, step, made in parts}
+    lines = [f"{name} from step {step:,}: {_named(other)}." for (name, step), other in changed.items() if other]
+    return [f"Trained with {_named(usual)}.", *lines]
+
+
+def _named(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -26,8 +26,8 @@ TO_SAVE = 120.0
 PATIENCE = TO_SAVE + 30
 """Seconds in which a process whose benchmark was killed has surely ended."""
 _PAUSE, _TAIL = 0.2, 1 << 16
-_OFTEN = 60.0
-"""Seconds between two writings of ``state.json`` and of the results."""
+_OFTEN, _SELDOM = 60.0, 600.0
+"""Seconds between two writings of ``state.json``, and of the results, which are many figures."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Runner:
         self._free = list(self.room)
         self._waiting = [part for part in self.parts if part.until > self.progress[part.run].step]
         self._before = float(_stored(self.folder).get("seconds", 0.0))
-        self._begun = self._written = time.monotonic()
+        self._begun = self._written = self._told = time.monotonic()
         self._untold = 0
         for run in self.progress.values():
             run.rest(run.step)
@@ -177,8 +177,8 @@ class Runner:
             return
         self._written = time.monotonic()
         self._write(None)
-        if self._untold:
-            self._untold = 0
+        if self._untold and self._written - self._told >= _SELDOM:
+            self._untold, self._told = 0, self._written
             try:
                 self.news()
             except Exception as error:  # trainings of days go on whatever becomes of a picture

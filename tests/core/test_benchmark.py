@@ -279,6 +279,7 @@ def test_what_is_unfair_or_incomplete_is_said(folders):
     said = "\n".join(compare(arms([folders / "vanilla*", folders / "guided*", folders / "short"]))["notes"])
     assert "steps is not the same in all runs: vanilla 30; guided 10, 30" in said
     assert "seeds differ: vanilla 0, 1; guided 0, 1, 2" in said
+    assert "runs of guided differ in trainer.batch_size" in said and "runs of vanilla differ" not in said
     assert "short is not finished: step 10 of 20" in said and "short is not evaluated" in said
     text = write_comparison({"vanilla": [folders / "vanilla0"], "short": [folders / "short"]}, folders / "out")
     assert "not reached" in text

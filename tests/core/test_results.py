@@ -103,6 +103,8 @@ def test_versions_are_told_where_they_changed(tmp_path):
         {"step": 0, "versions": {"torch": "2"}},
         {"step": 40, "versions": {"torch": "3"}},
     ]
+    write_results(tmp_path, collect(tmp_path, made))
+    assert "reed-0 from step 40: torch 3." in (tmp_path / "report.html").read_text()
     (record.checkpoints / "step_00000050").rmdir()  # nothing of it was saved
     note_versions(record, {"torch": "2"})
     assert [part["step"] for part in collect(tmp_path, made)["runs"]["reed-0"]["versions"]] == [0]
