@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = {**_PREPARING, "device": stored.get("device", "auto")}
     if not begun:
         experiment.prepare_data()
+        experiment.prepare_weights()
         if stored.get("targets") == "cached":
             prepare_targets(experiment, settings)
     trainer = experiment.trainer(run)
