@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multigen.benchmark.figure import line, save
+from multigen.benchmark.published import published
 from multigen.benchmark.results import derive
 from multigen.benchmark.table import markdown
 from multigen.benchmark.verdict import verdict
@@ -154,10 +155,9 @@ def _samples(found: Found, folder: Path) -> list[Section]:
 
 
 def tables(found: Found) -> list[Table]:
-    """Numbers of each quality, epochs to reach levels, and what it cost."""
-    return [table for q in found["quality"] for table in (_reached(q), *([_levels(q)] if q["levels"] else []))] + [
-        _cost(found)
-    ]
+    """Numbers of each quality, epochs to reach levels, what others report, and what it cost."""
+    measured = [table for q in found["quality"] for table in (_reached(q), *([_levels(q)] if q["levels"] else []))]
+    return [*measured, *filter(None, [published(found)]), _cost(found)]
 
 
 def _reached(quality: Mapping[str, Any]) -> Table:

@@ -12,6 +12,7 @@ from multigen.benchmark.bootstrap import apart, clearly, estimate, interval, stu
 from multigen.benchmark.collect import AGAIN, collect
 from multigen.benchmark.earlier import set_aside
 from multigen.benchmark.page import lines, redraw, tables, write_results
+from multigen.benchmark.published import published
 from multigen.benchmark.results import derive
 from multigen.benchmark.suite import suite
 from multigen.benchmark.verdict import verdict
@@ -383,3 +384,15 @@ def test_arms_are_compared_at_the_last_step_that_all_have(tmp_path):
     (tmp_path / "runs/reed-0/checkpoints/step_00000040").rename(tmp_path / "runs/reed-0/checkpoints/step_00000020")
     numbers = derive(collect(tmp_path, made))
     assert numbers["seeds"] == [1, 2] and numbers["finished"] == [11, 12]
+
+
+def test_what_others_report_stands_beside_what_was_measured(tmp_path):
+    about = {"of": "valid/x", "by": "epochs", "unit": 0.01, "source": "a paper"}
+    expected = {"vanilla": {5: 210.0, 10: 105.0, 40: 90.0}, "reed": {5: 80.0}, "null": None}
+    whole = found(tmp_path, WINS, about={**about, "expected": expected})
+    table = published(whole)
+    assert table.header == ["published", "5 epochs", "10 epochs", "40 epochs"]
+    vanilla, reed = table.rows
+    assert [(cell.text, cell.note) for cell in vanilla[1:]] == [("210.0", "302.0"), ("105.0", "102.0"), ("90.00", "")]
+    assert [(cell.text, cell.note) for cell in reed[1:]] == [("80.00", "92.00"), ("-", "52.00"), ("-", "")]
+    assert published(found(tmp_path / "other", WINS)) is None
