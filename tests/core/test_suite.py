@@ -231,7 +231,8 @@ def test_steps_that_a_kill_undid_are_not_counted(tmp_path):
 
 
 def test_results_are_told_of_while_it_runs_and_stop_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("multigen.benchmark.runner._OFTEN", 0.0)
+    for often in ("_OFTEN", "_SELDOM"):
+        monkeypatch.setattr(f"multigen.benchmark.runner.{often}", 0.0)
     states = []
 
     def news():
