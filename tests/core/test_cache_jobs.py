@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def folder_of(root: Path) -> Path:
 
 
 def finished(root: Path) -> list[Path]:
-    return sorted(path for path in folder_of(root).glob("*.safetensors") if shard.summary(path).is_file())
+    with suppress(FileNotFoundError):  # a folder without a manifest is just being made anew
+        return sorted(path for path in folder_of(root).glob("*.safetensors") if shard.summary(path).is_file())
+    return []
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
