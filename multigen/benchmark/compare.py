@@ -152,6 +152,11 @@ def reached(curve: Curve, target: float, sign: int) -> float | None:
     return first_step((curve[0], [sign * x for x in curve[1]]), sign * target)
 
 
+def at_once(steps: Sequence[float | None], curves: Sequence[Curve]) -> bool:
+    """Whether any curve was there when first looked at: it may have been sooner."""
+    return any(step == at[0] for step, (at, _) in zip(steps, curves, strict=True))
+
+
 def _reached(steps: Sequence[float | None], curves: Sequence[Curve], start: float) -> dict[str, Any]:
     known = [s for s in steps if s is not None]
     found = summary(steps) if len(known) == len(steps) else {"mean": None, "std": None}
@@ -160,7 +165,7 @@ def _reached(steps: Sequence[float | None], curves: Sequence[Curve], start: floa
         "steps": list(steps),
         "reached": len(known),
         "runs": len(steps),
-        "at_most": any(step == at[0] for step, (at, _) in zip(steps, curves, strict=True)),
+        "at_most": at_once(steps, curves),
         "mean": average,
         "std": found["std"],
         "interval": interval(steps),

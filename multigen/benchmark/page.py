@@ -24,14 +24,18 @@ Found = Mapping[str, Any]
 
 def write_results(folder: Path, raw: Mapping[str, Any]) -> str:
     """Write ``results.json`` and what is made of it; returns the verdict."""
-    write_json(folder / "results.json", {**raw, "numbers": derive(raw)})
-    return redraw(folder)
+    numbers = derive(raw)
+    write_json(folder / "results.json", {**raw, "numbers": numbers})
+    return _write({**raw, **numbers}, folder)
 
 
 def redraw(folder: Path) -> str:
     """Write ``results.md``, ``figure.png`` and ``report.html`` from ``results.json``; returns the verdict."""
     raw = read_json(folder / "results.json")
-    found = {**raw, **derive(raw)}
+    return _write({**raw, **derive(raw)}, folder)
+
+
+def _write(found: Found, folder: Path) -> str:
     said = verdict(found)
     remarks = [f"Note: {note}." for note in found["notes"]]
     text = "\n\n".join([said, *remarks, *(f"**{table.caption}**\n\n{markdown(table)}" for table in tables(found))])
@@ -44,7 +48,7 @@ def redraw(folder: Path) -> str:
 
 def _page(found: Found, said: str, folder: Path) -> Page:
     bands = [Text("Means over seeds; a band reaches one standard deviation to each side.")] if len(found["seeds"]) > 1 else []
-    dashed = [Text("Dashed: the arm's teachers counted in.")] if any(map(_taught, found["quality"])) else []
+    dashed = [Text("Dashed: the arm's teachers counted in.")] if any(_dashed(_drawn(q)) for q in found["quality"]) else []
     sections = [
         Section("Verdict", [Text(said), *(Text(f"{note}.") for note in found["notes"])]),
         *(Section(f"Curves: {q['words']}", [Gallery(charts(q), 2), *bands, *dashed]) for q in found["quality"]),
@@ -103,8 +107,8 @@ def _with_teachers(curves: Mapping[str, Mapping[str, Any]], axis: str, unit: flo
     ]
 
 
-def _taught(quality: Mapping[str, Any]) -> bool:
-    return any(line.dashed for axis in _UNITS for line in lines(quality, axis)[1])
+def _dashed(panels: Mapping[str, Sequence[Line]]) -> bool:
+    return any(line.dashed for made in panels.values() for line in made)
 
 
 def _drawn(quality: Mapping[str, Any]) -> dict[str, list[Line]]:
@@ -125,7 +129,7 @@ def draw_figure(found: Found, path: Path) -> Path | None:
     first = found["quality"][0]
     panels = _drawn(first)
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
-    dashed = " (dashed: teachers counted in)" if _taught(first) else ""
+    dashed = " (dashed: teachers counted in)" if _dashed(panels) else ""
     figure.suptitle(first["words"] + dashed, x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
     for i, (axes, (over, made)) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
@@ -199,16 +203,12 @@ def _steps(arm: str, quality: Mapping[str, Any]) -> Cell:
     reach = quality["reach"]["steps"]
     steps = reach["arms"][arm]
     if quality["arms"][arm]["standing"] == "baseline":
-        return Cell(_whole(reach["baseline_steps"]), f"there within the run {steps['reached']} of {steps['runs']}")
+        return Cell(number(round(reach["baseline_steps"])), f"there within the run {steps['reached']} of {steps['runs']}")
     if steps["ratio"] is None:
         return Cell(MISSING, f"by {steps['reached']} of {steps['runs']}")
-    few = {"mean": round(steps["mean"]), "interval": steps["interval"] and list(map(round, steps["interval"]))}
-    cell = _cell({**steps, **few})
+    whole = {"mean": round(steps["mean"]), "interval": steps["interval"] and list(map(round, steps["interval"]))}
+    cell = _cell({**steps, **whole})
     return replace(cell, note="; ".join(filter(None, (f"{steps['ratio']:.2f}x", cell.note))))
-
-
-def _whole(value: float) -> str:
-    return number(round(value))
 
 
 def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:

@@ -22,14 +22,15 @@ def published(found: Mapping[str, Any]) -> Table | None:
         None where nothing is known.
     """
     about = found["suite"].get("about") or {}
-    known = {arm: marks for arm, marks in (about.get("expected") or {}).items() if isinstance(marks, Mapping)}
+    given = about.get("expected") or {}
+    known = {arm: {int(k): x for k, x in marks.items()} for arm, marks in given.items() if isinstance(marks, Mapping)}
     if not known or "of" not in about:
         return None
     by, unit = about.get("by", "steps"), float(about.get("unit", 1.0))
-    marks = sorted({int(mark) for some in known.values() for mark in some})
+    marks = sorted({mark for some in known.values() for mark in some})
     header = ["published", *(f"{mark:,} {by}" for mark in marks)]
     rows = [
-        [Cell(arm), *(_cell(some.get(mark, some.get(str(mark))), _here(found, arm, mark, by, unit)) for mark in marks)]
+        [Cell(arm), *(_cell(some.get(mark), _here(found, arm, mark, by, unit)) for mark in marks)]
         for arm, some in known.items()
     ]
     return Table(header, rows, f"{about['of']}: {about.get('source', '')}; in brackets, here", numeric=range(1, len(header)))

@@ -11,8 +11,8 @@ import numpy as np
 
 from multigen.benchmark.axes import AXES, epochs, taught
 from multigen.benchmark.bootstrap import apart, clearly, estimate, student
-from multigen.benchmark.compare import Curve, band, reached, reaching
-from multigen.benchmark.suite import Quality
+from multigen.benchmark.compare import Curve, at_once, band, reached, reaching
+from multigen.benchmark.suite import Quality, Run
 
 QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
@@ -53,23 +53,21 @@ def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _alike_teachers(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _alike_teachers(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The same runs, in which the same teachers of the same examples take the same time: the median of what was measured.
 
     Each run times a few examples only, on a machine that does other things meanwhile.
     """
 
-    def taught_by(run: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple((run["start"].get("teacher") or {}).get("targets", ()))
+    def known(teacher: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(teacher["targets"])
 
-    times: dict[tuple[str, ...], list[float]] = {}
-    for run in runs:
-        if (teacher := run["start"].get("teacher")) and teacher["seconds_per_example"] is not None:
-            times.setdefault(taught_by(run), []).append(teacher["seconds_per_example"])
+    teachers = [teacher for run in runs if (teacher := run["start"].get("teacher"))]
+    usual = {key: median(t["seconds_per_example"] for t in teachers if known(t) == key) for key in set(map(known, teachers))}
     return [
-        {**run, "start": {**run["start"], "teacher": {**teacher, "seconds_per_example": median(times[taught_by(run)])}}}
-        if (teacher := run["start"].get("teacher")) and taught_by(run) in times
-        else {**run}
+        {**run, "start": {**run["start"], "teacher": {**teacher, "seconds_per_example": usual[known(teacher)]}}}
+        if (teacher := run["start"].get("teacher"))
+        else run
         for run in runs
     ]
 
@@ -85,8 +83,8 @@ def _processes(raw: Mapping[str, Any], arm: str) -> set[str]:
 
 
 def _compared(suite: Mapping[str, Any], arms: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], int]:
-    reached = {seed: [r["step"] for r in runs if r["seed"] == seed and r["arm"] in arms] for seed in suite["seeds"]}
-    least = {seed: min(steps) if steps and len(steps) == len(arms) else 0 for seed, steps in reached.items()}
+    found = {seed: [r["step"] for r in runs if r["seed"] == seed and r["arm"] in arms] for seed in suite["seeds"]}
+    least = {seed: min(steps) if steps and len(steps) == len(arms) else 0 for seed, steps in found.items()}
     if whole := [seed for seed, step in least.items() if step >= suite["steps"]]:
         return whole, suite["steps"]
     best = max(least, key=lambda seed: least[seed])
@@ -131,7 +129,7 @@ def _quality(
 
 
 def _name(run: Mapping[str, Any]) -> str:
-    return f"{run['arm']}-{run['seed']}"
+    return Run(run["arm"], run["seed"]).name
 
 
 def _curve(run: Mapping[str, Any], key: str, end: int) -> Curve:
@@ -200,7 +198,7 @@ def _level(
     for arm, curves in arms.items():
         steps = [reached(curve, k, -1 if rising else 1) for curve in curves]
         passed = [None if s is None else s * epochs(run) for s, run in zip(steps, runs[arm], strict=True)]
-        found[arm] = {**estimate(passed), "at_most": any(s == at[0] for s, (at, _) in zip(steps, curves, strict=True))}
+        found[arm] = {**estimate(passed), "at_most": at_once(steps, curves)}
     return {"k": k, "arms": found}
 
 

@@ -11,6 +11,8 @@ from multigen.report.blocks import number
 CONTROLS = ("null", "shuffled")
 AIM = 2.0
 """The baseline's steps over an arm's, at least."""
+_UNEVEN = 1.1
+"""The slowest of equal steps over the quickest, from which on a reader is told."""
 
 
 def verdict(found: Mapping[str, Any]) -> str:
@@ -39,7 +41,7 @@ def _setting(found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     base, seeds = found["suite"]["baseline"], found["seeds"]
     ended = _value(quality["arms"][base]["final"])
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    first = quality["reach"]["steps"]["arms"][base]["mean"] if quality["reach"] else None  # it has come no further since
+    first = quality["reach"]["steps"]["arms"][base]["mean"] if quality["reach"] else None
     before = f", to which it first came after {number(round(first))}" if first and round(first) < quality["end"] else ""
     return f"After {quality['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}{before}."
 
@@ -118,7 +120,7 @@ def _twins(suite: Mapping[str, Any], there: Mapping[str, Any]) -> str:
 
 def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
     """What controls explain of the gains of the arms that end better."""
-    if any(len(x["final"]["values"]) == 1 for x in there.values()):
+    if _single(there):
         return "with one seed they explain nothing yet"
     if not better:
         return "no guided arm is better than chance explains, so there is no gain to explain"
@@ -148,6 +150,11 @@ _SHARED = {"null": "regularisation", "shuffled": "the distribution of what is re
 """What a control has in common with guided arms; it lacks what the representation says of its example."""
 
 
+def _single(arms: Mapping[str, Any]) -> bool:
+    """There is one seed, which tells nothing of chance."""
+    return any(len(about["final"]["values"]) == 1 for about in arms.values())
+
+
 def _near(arm: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
     """The arm's gain is not larger than the control's, seed by seed, beyond chance."""
     more = [a - b for a, b in zip(arm["gain"]["values"], control["gain"]["values"], strict=True)]
@@ -169,7 +176,7 @@ def _standing(about: Mapping[str, Any]) -> str:
 
 def _aim(quality: Mapping[str, Any]) -> str:
     """Whether any guided arm needs half the steps and ends better."""
-    if any(len(about["final"]["values"]) == 1 for about in quality["arms"].values()):
+    if _single(quality["arms"]):
         return "The aim, half the steps and a better end with separated intervals, cannot be judged by one seed."
     reach = quality["reach"]["steps"]["arms"] if quality["reach"] else {}
     better = [arm for arm, about in _better(quality).items() if about["separated"] and arm in reach]
@@ -219,16 +226,12 @@ def _trust(found: Mapping[str, Any]) -> str:
 
 def _gaps(quality: Mapping[str, Any]) -> str:
     """Which runs keep a number from being compared."""
-    said = [f"never had by {', '.join(quality['missing'])}"] if quality["missing"] else []
-    said += (
-        [f"compared at step {quality['end']:,}, since {', '.join(quality['short'])} had it no later"]
-        if quality["short"]
-        else []
-    )
+    said = []
+    if missing := quality["missing"]:
+        said.append(f"never had by {', '.join(missing)}")
+    if short := quality["short"]:
+        said.append(f"compared at step {quality['end']:,}, since {', '.join(short)} had it no later")
     return f"In {quality['words']}: {'; '.join(said)}." if said else ""
-
-
-_UNEVEN = 1.1
 
 
 def _pace(pace: Sequence[float]) -> str:

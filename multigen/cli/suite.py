@@ -92,10 +92,11 @@ def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
         raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
     run_folder = RunFolder(folder, {**config, "run": str(folder)})
     run_folder.check(_ELSEWHERE)
-    changed = [said for key, said in run_folder.changes().items() if matches(key, _MEASURED)]
+    changes = run_folder.changes()
+    changed = [said for key, said in changes.items() if matches(key, _MEASURED)]
     if changed and run_folder.metrics.is_file():
         raise MultigenError(f"{folder} was measured in another way so far: {few(changed)}; {_ELSEWHERE}")
-    if not (folder / "config.yaml").is_file() or run_folder.stored() != run_folder.config:
+    if changes or not (folder / "config.yaml").is_file():
         run_folder.wait(PATIENCE)
         with run_folder.open():  # stores what may change about it
             pass
