@@ -62,6 +62,7 @@ class Denoising:
     """
 
     taps: frozenset[str] = frozenset()
+    additive = True
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self.weights = dict(weights or {})
@@ -123,6 +124,8 @@ class Objective(nn.Module):
 
     A term that owns parameters (an `Alignment` with its projector) and whose weight is 0 at this step sees detached features:
     its projector goes on learning as a probe, and the denoiser receives exactly no gradient from it.
+
+    A term with the attribute ``additive`` (`Denoising`) whose parts are several is logged as their sum too, under its own name.
     """
 
     def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, Weight] | None = None) -> None:
@@ -143,8 +146,10 @@ class Objective(nn.Module):
         for name, term in self.terms.items():
             weight = weight_at(self.weights[name], step)
             probing = weight == 0 and name in self.trained
-            for part, loss in term(ctx.detached() if probing else ctx).items():
-                mean = loss.float().mean()  # ()
+            means = {part: loss.float().mean() for part, loss in term(ctx.detached() if probing else ctx).items()}  # () each
+            if getattr(term, "additive", False) and len(means) > 1:
+                parts[name] = torch.stack(list(means.values())).sum().detach()  # ()
+            for part, mean in means.items():
                 # weight 0 keeps the term in the graph, so that the set of parameters with gradients never changes
                 total = total + (mean if probing else weight * mean)
                 parts[f"{name}/{part}" if part else name] = mean.detach()

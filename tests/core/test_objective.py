@@ -46,7 +46,8 @@ def test_denoising_sums_the_components_by_their_shares():
     losses = Objective({"denoise": Denoising({"b": 0.25})})(ctx, 0)
     own = {k: ctx.processes[k].loss(ctx.output.pred[k], ctx.corrupted[k], ctx.t[k]).mean() for k in "ab"}
     assert torch.allclose(losses.total, own["a"] + 0.25 * own["b"])
-    assert set(losses.parts) == {"denoise/a", "denoise/b"}
+    assert set(losses.parts) == {"denoise", "denoise/a", "denoise/b"}
+    assert losses.parts["denoise"] == losses.total and not losses.parts["denoise"].requires_grad
 
 
 def test_total_is_the_weighted_sum_and_parts_are_unweighted():

@@ -146,4 +146,4 @@ def test_it_may_be_aligned_with_as_well():
     batch = testing.examples(modality, data, range(4))
     align = Alignment("block1", "y", torch.nn.Linear(32, 3))
     losses = Diffusion(network, processes, Objective({"denoise": Denoising(), "align": align}))(batch, 0)
-    assert set(losses.parts) == {"denoise/image", "denoise/z", "align"}
+    assert set(losses.parts) == {"denoise", "denoise/image", "denoise/z", "align"}
