@@ -125,7 +125,7 @@ class Objective(nn.Module):
     A term that owns parameters (an `Alignment` with its projector) and whose weight is 0 at this step sees detached features:
     its projector goes on learning as a probe, and the denoiser receives exactly no gradient from it.
 
-    A term with the attribute ``additive`` (`Denoising`) whose parts are several is logged as their sum too, under its own name.
+    Of a term with the attribute ``additive`` (`Denoising`) and several parts the sum is logged too, under its own name.
     """
 
     def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, Weight] | None = None) -> None:
