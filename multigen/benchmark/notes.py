@@ -14,6 +14,10 @@ def _trainer(name: str) -> Callable[[Record], Any]:
     return lambda run: run.config.get("trainer", {}).get(name)
 
 
+def _weights(run: Record) -> Any:
+    return run.config.get("objective", {}).get("terms", {}).get("denoise", {}).get("weights")
+
+
 def _evaluation(part: str, name: str) -> Callable[[Record], Any]:
     return lambda run: (run.evaluation.get(part) or {}).get(name)
 
@@ -32,6 +36,7 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
     "times": lambda run: run.config.get("times"),
     "network": lambda run: run.config.get("denoiser"),
     "processes": lambda run: run.config.get("processes"),
+    "shares of components in the denoising loss": _weights,
     "optimizer": lambda run: run.config.get("optimizer"),
     "held-out loss": _validation,
     "sampling while training": lambda run: run.config.get("sampler"),

@@ -12,6 +12,7 @@ from multigen.benchmark.published import published
 from multigen.benchmark.results import derive
 from multigen.benchmark.table import markdown
 from multigen.benchmark.verdict import verdict
+from multigen.benchmark.words import spread
 from multigen.cache.progress import duration
 from multigen.files import read_json, to_json, write_json, write_text
 from multigen.report import Page, Section, html, licences
@@ -89,11 +90,12 @@ _UNITS: Mapping[str, Mapping[str, float]] = {
 def lines(quality: Mapping[str, Any], axis: str) -> tuple[str, list[Line]]:
     """What is counted along the axis, in a unit that fits, and the arms' curves over it; none where that is not known."""
     curves = {arm: about["curve"] for arm, about in quality["arms"].items()}
-    if any(curve[axis] is None for curve in curves.values()):
+    known = [curve[axis][-1] for curve in curves.values() if curve[axis]]
+    if not known:
         return axis, []
-    largest = max(curve[axis][-1] for curve in curves.values())
+    largest = max(known)
     over, unit = max(((o, u) for o, u in _UNITS[axis].items() if u == 1 or u <= largest / 2), key=lambda x: x[1])
-    alone = [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items())]
+    alone = [line(arm, curve, i, axis, unit) for i, (arm, curve) in enumerate(curves.items()) if curve[axis]]
     return over, [*alone, *_with_teachers(curves, axis, unit)]
 
 
@@ -129,8 +131,10 @@ def draw_figure(found: Found, path: Path) -> Path | None:
     first = found["quality"][0]
     panels = _drawn(first)
     figure = Figure(figsize=(5.4 * len(panels), 3.8), layout="constrained")
-    dashed = " (dashed: teachers counted in)" if _dashed(panels) else ""
-    figure.suptitle(first["words"] + dashed, x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
+    bands = ["band: standard deviation over seeds"] if len(found["seeds"]) > 1 else []
+    legend = [*bands, *(["dashed: teachers counted in"] if _dashed(panels) else [])]
+    title = first["words"] + (f" ({'; '.join(legend)})" if legend else "")
+    figure.suptitle(title, x=0.01, ha="left", color=LIGHT.ink, fontsize=11, fontweight="bold")
     for i, (axes, (over, made)) in enumerate(
         zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
     ):
@@ -142,7 +146,8 @@ def draw_figure(found: Found, path: Path) -> Path | None:
 
 def _samples(found: Found, folder: Path) -> list[Section]:
     """Grids of every arm at the last step that all of them drew, of the first seed that is compared."""
-    runs = [run for run in found["runs"].values() if run["seed"] == found["seeds"][0]]
+    hidden = (*found["left_out"], *found["behind"])
+    runs = [run for run in found["runs"].values() if run["seed"] == found["seeds"][0] and run["arm"] not in hidden]
     drawn = [{int(step) for step in run["grids"]} for run in runs]
     common = sorted(step for step in set.intersection(*drawn) if step <= found["end"]) if drawn else []
     if not common:
@@ -157,6 +162,11 @@ def _samples(found: Found, folder: Path) -> list[Section]:
 
 # --------------------------------------------------------------------------------------------------------------------- tables
 
+INTERVALS = (
+    "in brackets bootstrap intervals over seeds (with three, from the least to the largest); "
+    "of gains and ratios 95 % by Student's t"
+)
+
 
 def tables(found: Found) -> list[Table]:
     """Numbers of each quality, epochs to reach levels, what others report, and what it cost."""
@@ -168,9 +178,7 @@ def _reached(quality: Mapping[str, Any]) -> Table:
     header = ["", "final", "gain", "against the baseline", "steps to its final", "time", "FLOPs"]
     header += ["time, teachers counted in", "FLOPs, teachers counted in"]
     rows = [[Cell(arm), *_ends(about), *_sooner(arm, quality)] for arm, about in quality["arms"].items()]
-    words = (
-        f"{quality['words']}, {quality['better']} is better; 95 % intervals over seeds, by bootstrap, of gains by Student's t"
-    )
+    words = f"{quality['words']}, {quality['better']} is better; {INTERVALS}"
     return Table(header, rows, words, numeric=(1, 2, *range(4, len(header))))
 
 
@@ -182,16 +190,12 @@ def _cell(estimate: Mapping[str, Any] | None) -> Cell:
     if estimate is None:
         return Cell(MISSING)
     most = "\u2264" * bool(estimate.get("at_most") and estimate["mean"] is not None)
-    return Cell(most + number(estimate["mean"]), _range(estimate["interval"]))
-
-
-def _range(spread: Sequence[float] | None) -> str:
-    return f"{number(spread[0])} to {number(spread[1])}" if spread else ""
+    return Cell(most + number(estimate["mean"]), spread(estimate["interval"]))
 
 
 def _sooner(arm: str, quality: Mapping[str, Any]) -> list[Cell]:
     """Steps to the baseline's final value, and how many times sooner it is there."""
-    found = {axis: reach["arms"][arm] for axis, reach in quality["reach"].items()}
+    found = {axis: reach["arms"].get(arm, {}) for axis, reach in quality["reach"].items()}
     others = ("seconds", "flops", "seconds_with_teacher", "flops_with_teacher")
     return [_steps(arm, quality), *(_ratio(found, axis) for axis in others)]
 
@@ -207,8 +211,9 @@ def _steps(arm: str, quality: Mapping[str, Any]) -> Cell:
     if steps["ratio"] is None:
         return Cell(MISSING, f"by {steps['reached']} of {steps['runs']}")
     whole = {"mean": round(steps["mean"]), "interval": steps["interval"] and list(map(round, steps["interval"]))}
-    cell = _cell({**steps, **whole})
-    return replace(cell, note="; ".join(filter(None, (f"{steps['ratio']:.2f}x", cell.note))))
+    cell, within = _cell({**steps, **whole}), steps["ratio_interval"]
+    ratio = f"{steps['ratio']:.2f}x" + (f", {within[0]:.2f}x to {within[1]:.2f}x" if within else "")
+    return replace(cell, note="; ".join(filter(None, (cell.note, ratio))))
 
 
 def _ratio(found: Mapping[str, Mapping[str, Any]], axis: str) -> Cell:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from math import exp, log
 from statistics import median
 from typing import Any
 
@@ -13,39 +14,48 @@ from multigen.benchmark.axes import AXES, epochs, taught
 from multigen.benchmark.bootstrap import apart, clearly, estimate, student
 from multigen.benchmark.compare import Curve, at_once, band, reached, reaching
 from multigen.benchmark.suite import Quality, Run
+from multigen.files import to_json
 
-QUARTERS = (0.25, 0.5, 0.75, 1.0)
+QUARTERS = (0.25, 0.5, 0.75)
+"""Shares of the baseline's run whose values are the levels k of EP@k by default; what it ends at is `reach`'s."""
+NEAR = 0.9
+"""A seed that is so far as the furthest is compared with it."""
+DENOISING = "valid/denoise"
 
 
 def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from what was collected.
 
-    Compared are the arms that have begun, over the seeds that all of these have finished; if there is none, over the first
-    seed as far as they have come.
+    Compared are the arms that have begun, over the seeds that all of these have finished; if there is none, over those that
+    are about as far as the furthest, up to where all are. An arm that came to no end is left out where others did.
 
     Returns:
-        ``seeds`` and ``end``: what is compared, and up to which step; ``left_out``: arms without a step; ``quality``: see
-        `_quality`, for each of the suite that the baseline has; ``unknown``: those that it has not; ``cost``: see `_cost`;
-        ``pace``: see `_pace`; ``same_batches``: whether all runs of a seed saw the same examples under the same keys;
-        ``finished``: runs at their last step, of all.
+        ``seeds`` and ``end``: what is compared, and up to which step; ``left_out``: arms without a step; ``behind``: arms
+        that have begun and are left out; ``quality``: see `_quality`, for each of the suite that the baseline has;
+        ``unknown``: those that it has not; ``not_comparable``: arms with other components than the baseline's, without
+        held-out losses; ``other_losses``: arms whose denoising losses are others, without these; ``uncounted``: arms of which
+        no FLOPs are known; ``cost``: see `_cost`; ``pace``: see `_pace`; ``same_batches``: whether all runs of a seed saw the
+        same examples under the same keys; ``finished``: runs at their last step, of all.
     """
-    suite, runs = raw["suite"], _alike_teachers(list(raw["runs"].values()))
+    suite, runs = raw["suite"], _alike_teachers(list(raw["runs"].values()), raw["configs"])
     begun = [arm for arm in _order(suite) if any(r["step"] for r in runs if r["arm"] == arm)]
-    seeds, end = _compared(suite, begun, runs)
-    used = {arm: [r for r in runs if r["arm"] == arm and r["seed"] in seeds] for arm in begun}
+    behind = _behind(raw, begun)
+    seeds, end = _compared(suite, [arm for arm in begun if arm not in behind], runs)
+    used = {arm: [r for r in runs if r["arm"] == arm and r["seed"] in seeds] for arm in begun if arm not in behind}
     used = {arm: some for arm, some in used.items() if some}
-    alike = {arm for arm in used if _processes(raw, arm) == _processes(raw, suite["baseline"])}
-    found = [
-        _quality(Quality(**q), {a: r for a, r in used.items() if a in alike or not q["of"].startswith("valid")}, suite, end)
-        for q in suite["quality"]
-    ]
+    other = _differing(raw, used, lambda config: sorted(config.get("processes", {})))
+    losses = [arm for arm in _differing(raw, used, _denoising) if arm not in other]
+    found = [_quality(Quality(**q), _fit(used, q["of"], other, losses), suite, end) for q in suite["quality"]]
     return {
         "seeds": seeds,
         "end": end,
         "left_out": [arm for arm in suite["arms"] if arm not in begun] if begun else [],
+        "behind": behind,
         "quality": [quality for quality in found if quality],
         "unknown": [q["of"] for q, quality in zip(suite["quality"], found, strict=True) if end and not quality],
-        "not_comparable": [arm for arm in used if arm not in alike],
+        "not_comparable": other,
+        "other_losses": losses if any(q["of"].startswith(DENOISING) for q in suite["quality"]) else [],
+        "uncounted": [arm for arm, some in used.items() if any(AXES["flops"](run, [0]) is None for run in some)],
         "cost": {arm: _cost(some) for arm, some in used.items()},
         "pace": _pace([run for some in used.values() for run in some]),
         "same_batches": _same_batches(runs),
@@ -53,19 +63,22 @@ def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _alike_teachers(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _alike_teachers(runs: Sequence[Mapping[str, Any]], configs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The same runs, in which the same teachers of the same examples take the same time: the median of what was measured.
 
     Each run times a few examples only, on a machine that does other things meanwhile.
     """
 
-    def known(teacher: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(teacher["targets"])
+    def known(run: Mapping[str, Any]) -> str:
+        encoders = configs.get(run["arm"], {}).get("encoders", {})
+        return to_json({target: encoders.get(target) for target in run["start"]["teacher"]["targets"]})
 
-    teachers = [teacher for run in runs if (teacher := run["start"].get("teacher"))]
-    usual = {key: median(t["seconds_per_example"] for t in teachers if known(t) == key) for key in set(map(known, teachers))}
+    taught: dict[str, list[float]] = {}
+    for run in runs:
+        if teacher := run["start"].get("teacher"):
+            taught.setdefault(known(run), []).append(teacher["seconds_per_example"])
     return [
-        {**run, "start": {**run["start"], "teacher": {**teacher, "seconds_per_example": usual[known(teacher)]}}}
+        {**run, "start": {**run["start"], "teacher": {**teacher, "seconds_per_example": median(taught[known(run)])}}}
         if (teacher := run["start"].get("teacher"))
         else run
         for run in runs
@@ -77,9 +90,38 @@ def _order(suite: Mapping[str, Any]) -> list[str]:
     return [suite["baseline"], *(arm for arm in suite["arms"] if arm != suite["baseline"])]
 
 
-def _processes(raw: Mapping[str, Any], arm: str) -> set[str]:
-    """Components: a network that also sees another one's noisy version has an easier task, and another loss."""
-    return set(raw["configs"].get(arm, {}).get("processes", {}))
+def _behind(raw: Mapping[str, Any], begun: Sequence[str]) -> list[str]:
+    """Arms that have no seed at the end, where the baseline and another arm have all, or have some and this one failed: they
+    would keep the others from being compared."""
+    suite, states = raw["suite"], raw["state"].get("runs", {})
+    failed = {run["arm"] for name, run in raw["runs"].items() if states.get(name, {}).get("status") == "failed"}
+    finished = [run for run in raw["runs"].values() if run["step"] >= suite["steps"]]
+    whole = {arm: {run["seed"] for run in finished if run["arm"] == arm} for arm in begun}
+    ended = [arm for arm in begun if whole[arm]]
+    if suite["baseline"] not in ended or len(ended) < 2:
+        return []
+    everywhere = all(whole[arm] >= set(suite["seeds"]) for arm in ended)
+    return [arm for arm in begun if not whole[arm] and (everywhere or arm in failed)]
+
+
+def _differing(raw: Mapping[str, Any], arms: Iterable[str], of: Callable[[Mapping[str, Any]], Any]) -> list[str]:
+    """Arms whose configuration is unlike the baseline's."""
+    base = of(raw["configs"].get(raw["suite"]["baseline"], {}))
+    return [arm for arm in arms if of(raw["configs"].get(arm, {})) != base]
+
+
+def _denoising(config: Mapping[str, Any]) -> Any:
+    """What a denoising loss is: how each component is corrupted and scored, and with which share it is logged."""
+    terms = config.get("objective", {}).get("terms", {})
+    return config.get("processes", {}), terms.get("denoise", {}).get("weights")
+
+
+def _fit(
+    used: Mapping[str, Sequence[Mapping[str, Any]]], of: str, other: Sequence[str], losses: Sequence[str]
+) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The arms whose number can be compared. A network that also sees another component's noisy version has an easier task."""
+    hidden = [*(other if of.startswith("valid") else ()), *(losses if of.startswith(DENOISING) else ())]
+    return {arm: some for arm, some in used.items() if arm not in hidden}
 
 
 def _compared(suite: Mapping[str, Any], arms: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> tuple[list[int], int]:
@@ -87,8 +129,9 @@ def _compared(suite: Mapping[str, Any], arms: Sequence[str], runs: Sequence[Mapp
     least = {seed: min(steps) if steps and len(steps) == len(arms) else 0 for seed, steps in found.items()}
     if whole := [seed for seed, step in least.items() if step >= suite["steps"]]:
         return whole, suite["steps"]
-    best = max(least, key=lambda seed: least[seed])
-    return [best], least[best]
+    best = max(least.values())
+    near = [seed for seed, step in least.items() if step and step >= NEAR * best] or suite["seeds"][:1]
+    return list(near), min(least[seed] for seed in near)
 
 
 def _quality(
@@ -123,7 +166,7 @@ def _quality(
             arm: _arm(final[arm], final[base], quality.rising, arm == base) | {"curve": _band(arms[arm], runs[arm])}
             for arm in arms
         },
-        "reach": {axis: reaching(found, base, quality.rising) for axis, found in curves.items() if found},
+        "reach": {axis: _reach(found, base, quality.rising) for axis, found in curves.items() if base in found},
         "levels": [_level(k, arms, runs, quality.rising) for k in quality.levels or _quarters(arms[base]) if looks > 1],
     }
 
@@ -169,22 +212,36 @@ def _band(curves: Sequence[Curve], runs: Sequence[Mapping[str, Any]]) -> dict[st
     return {**found, **means}
 
 
+def _reach(curves: Mapping[str, Sequence[Curve]], base: str, rising: bool) -> dict[str, Any]:
+    """`reaching`, with Student's interval of each arm's ratio, of its logarithms seed by seed."""
+    found = reaching(curves, base, rising)
+    ends = [at[-1] for at, _ in curves[base]]
+    own = [end if x is None else x for x, end in zip(found["arms"][base]["steps"], ends, strict=True)]
+    arms = {arm: {**about, "ratio_interval": _ratios(own, about["steps"])} for arm, about in found["arms"].items()}
+    return {**found, "arms": arms}
+
+
+def _ratios(own: Sequence[float], steps: Sequence[float | None]) -> list[float] | None:
+    """None where a run never came there, or needed nothing, or there is one seed."""
+    known = [(a, b) for a, b in zip(own, steps, strict=True) if a and b]
+    within = student([log(a / b) for a, b in known]) if len(known) == len(steps) else None
+    return None if within is None else [exp(x) for x in within]
+
+
 def _along(
     axis: str, arms: Mapping[str, Sequence[Curve]], runs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> dict[str, list[Curve]]:
-    """The curves over another axis; {} if a run does not know it."""
-    found: dict[str, list[Curve]] = {arm: [] for arm in arms}
+    """The curves over another axis, of the arms whose runs all know it."""
+    found: dict[str, list[Curve]] = {}
     for arm, curves in arms.items():
-        for run, (steps, values) in zip(runs[arm], curves, strict=True):
-            amount = AXES[axis](run, steps)
-            if amount is None:
-                return {}
-            found[arm].append((amount, values))
+        amounts = [AXES[axis](run, steps) for run, (steps, _) in zip(runs[arm], curves, strict=True)]
+        if all(amount is not None for amount in amounts):
+            found[arm] = [(amount or [], values) for amount, (_, values) in zip(amounts, curves, strict=True)]
     return found
 
 
 def _quarters(curves: Sequence[Curve]) -> list[float]:
-    """The baseline's mean values at each quarter of its run: levels that it is known to reach."""
+    """The baseline's mean values at quarters of its run. A single seed may come to one later, or not."""
     mean = band(curves)
     at = [mean["steps"][-1] * share for share in QUARTERS]
     return list(dict.fromkeys(np.interp(at, mean["steps"], mean["mean"]).tolist()))

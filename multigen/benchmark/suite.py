@@ -115,7 +115,8 @@ class Suite:
     @property
     def repeated(self) -> Run | None:
         """What is run a second time."""
-        guided = [arm for arm in self.arms if arm not in (self.baseline, "null", "shuffled")]
+        own = [arm for arm, about in self.arms.items() if about.settings.get("pairing", "own") == "own"]
+        guided = [arm for arm in own if arm != self.baseline]
         return Run((guided or list(self.arms))[-1], self.seeds[0]) if self.repeat else None
 
     def parts(self) -> Iterator[Part]:

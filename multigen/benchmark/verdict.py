@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multigen.benchmark.bootstrap import clearly, student
+from multigen.benchmark.controls import explained, guided
+from multigen.benchmark.words import alone, estimated, times
 from multigen.report.blocks import number
 
-CONTROLS = ("null", "shuffled")
 AIM = 2.0
 """The baseline's steps over an arm's, at least."""
 _UNEVEN = 1.1
@@ -25,12 +25,12 @@ def verdict(found: Mapping[str, Any]) -> str:
     if not found["quality"]:
         return f"Nothing to compare yet: no step of the baseline is measured. {_trust(found)}".strip()
     first = found["quality"][0]
-    guided = _guided(first)
+    shown = {arm: first["arms"][arm] for arm in guided(found) if arm in first["arms"]}
     said = [
         _setting(found, first),
-        *guided,
-        _controls(found["suite"], first),
-        _aim(first) if guided else "",
+        *(f"{_ends(arm, about)}{_speed(arm, first)}." for arm, about in shown.items()),
+        *explained(found, first),
+        _aim(first, shown) if shown else "",
         *(_other(quality) for quality in found["quality"][1:]),
         _trust(found),
     ]
@@ -39,39 +39,22 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 def _setting(found: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     base, seeds = found["suite"]["baseline"], found["seeds"]
-    ended = _value(quality["arms"][base]["final"])
+    ended = estimated(quality["arms"][base]["final"])
     many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     first = quality["reach"]["steps"]["arms"][base]["mean"] if quality["reach"] else None
     before = f", to which it first came after {number(round(first))}" if first and round(first) < quality["end"] else ""
     return f"After {quality['end']:,} steps with {many}, {base} has a {quality['words']} of {ended}{before}."
 
 
-def _value(final: Mapping[str, Any]) -> str:
-    spread = final["interval"]
-    return number(final["mean"]) + (f" ({number(spread[0])} to {number(spread[1])})" if spread else "")
-
-
-def _guided(quality: Mapping[str, Any]) -> list[str]:
-    """One sentence for each arm that is neither baseline nor control."""
-    arms = {arm: about for arm, about in quality["arms"].items() if about["standing"] != "baseline" and arm not in CONTROLS}
-    return [f"{_ends(arm, about)}{_speed(arm, quality)}." for arm, about in arms.items()]
-
-
 def _ends(arm: str, about: Mapping[str, Any]) -> str:
     wins, seeds = sum(x > 0 for x in about["gain"]["values"]), len(about["gain"]["values"])
-    ended = _value(about["final"])
+    ended = estimated(about["final"])
     if about["standing"] in ("better", "worse"):
         how = "with separated intervals" if about["separated"] else "seed by seed, though the intervals overlap"
         return f"{arm} ends {about['standing']}, at {ended}, {how}"
     if seeds == 1:
-        return f"{arm} ends {_alone(about)}, at {ended}, in its only seed"
+        return f"{arm} ends {alone(about)}, at {ended}, in its only seed"
     return f"{arm} ends at {ended}, which may be chance ({wins} of {seeds} seeds ahead of the baseline)"
-
-
-def _alone(about: Mapping[str, Any]) -> str:
-    """How the only seed ended."""
-    gain = about["gain"]["values"][0]
-    return "ahead" if gain > 0 else "behind" if gain < 0 else "level"
 
 
 def _speed(arm: str, quality: Mapping[str, Any]) -> str:
@@ -82,8 +65,12 @@ def _speed(arm: str, quality: Mapping[str, Any]) -> str:
     if steps["mean"] is None:
         some = f"in {steps['reached']} of {steps['runs']} runs only" if steps["reached"] else "in none of its runs"
         return f", and comes to the baseline's final value {some}"
-    ratios = {axis: reach[axis]["arms"][arm]["ratio"] for axis in reach if reach[axis]["arms"][arm]["ratio"]}
-    more = [f"{_times(ratios[axis])} in {words}" for axis, words in _AXES.items() if axis in ratios]
+    known = {axis: reach[axis]["arms"].get(arm, {}) for axis in _AXES if axis in reach}
+    more = [
+        times(x["ratio"], _AXES[axis], x["ratio_interval"] if axis == "steps" else None)
+        for axis, x in known.items()
+        if x.get("ratio")
+    ]
     most = "at most " if steps["at_most"] else ""  # not looked at before
     return f", and needs {most}{number(round(steps['mean']))} steps for the baseline's final value: {', '.join(more)}"
 
@@ -97,93 +84,17 @@ _AXES = {
 }
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x sooner" if ratio >= 1 else f"{1 / ratio:.2f}x later"
-
-
-def _controls(suite: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
-    """What the arms with wrong targets say about the others' gain."""
-    there = {arm: quality["arms"][arm] for arm in CONTROLS if arm in quality["arms"]}
-    if not there:
-        return ""
-    words = {"null": "random targets (null)", "shuffled": "wrong pairs (shuffled)"}
-    said = "; ".join(f"{words[arm]} end at {_value(x['final'])}, {_standing(x)}" for arm, x in there.items())
-    return f"Controls{_twins(suite, there)}: {said}: {_meaning(there, _better(quality))}."
-
-
-def _twins(suite: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """Which guided arms the controls are but for their targets."""
-    own = {suite["arms"][arm]["experiment"] for arm in there}
-    same = [arm for arm, about in suite["arms"].items() if about["experiment"] in own and arm not in CONTROLS]
-    return f", {' and '.join(same)} with other targets" if same else ""
-
-
-def _meaning(there: Mapping[str, Any], better: Mapping[str, Any]) -> str:
-    """What controls explain of the gains of the arms that end better."""
-    if _single(there):
-        return "with one seed they explain nothing yet"
-    if not better:
-        return "no guided arm is better than chance explains, so there is no gain to explain"
-    near = [
-        f"{arm} is not clearly ahead of {control}" for arm, x in better.items() for control, y in there.items() if _near(x, y)
-    ]
-    gaining = [arm for arm, x in there.items() if x["standing"] == "better"]
-    if gaining:
-        owed = " and to ".join(_SHARED[arm] for arm in gaining)
-        parts = "; ".join(_parts(there[arm], better) for arm in gaining)
-        beyond = f"; {'; '.join(near)}, so all of that gain may be" if near else ""
-        return f"with {' and '.join(gaining)} there is a gain too ({parts}), so that much may be owed to {owed}{beyond}"
-    if near:
-        return f"they gain nothing clear themselves, but {'; '.join(near)}: what the gain is owed to stays open"
-    owed = " or to ".join(_SHARED[arm] for arm in there)
-    return f"they gain nothing clear, so the gain of {' and '.join(better)} is not owed to {owed}"
-
-
-def _parts(control: Mapping[str, Any], better: Mapping[str, Any]) -> str:
-    """A control's gain as a share of the others'."""
-    return ", ".join(
-        f"{100 * control['gain']['mean'] / x['gain']['mean']:.0f} % of that of {arm}" for arm, x in better.items()
-    )
-
-
-_SHARED = {"null": "regularisation", "shuffled": "the distribution of what is represented"}
-"""What a control has in common with guided arms; it lacks what the representation says of its example."""
-
-
-def _single(arms: Mapping[str, Any]) -> bool:
-    """There is one seed, which tells nothing of chance."""
-    return any(len(about["final"]["values"]) == 1 for about in arms.values())
-
-
-def _near(arm: Mapping[str, Any], control: Mapping[str, Any]) -> bool:
-    """The arm's gain is not larger than the control's, seed by seed, beyond chance."""
-    more = [a - b for a, b in zip(arm["gain"]["values"], control["gain"]["values"], strict=True)]
-    return clearly(student(more)) < 1
-
-
-def _better(quality: Mapping[str, Any]) -> dict[str, Any]:
-    """The guided arms that end better than the baseline."""
-    return {arm: x for arm, x in quality["arms"].items() if x["standing"] == "better" and arm not in CONTROLS}
-
-
-def _standing(about: Mapping[str, Any]) -> str:
-    if len(about["gain"]["values"]) == 1:
-        return _alone(about)
-    return {"better": "better than the baseline", "worse": "worse than the baseline"}.get(
-        about["standing"], "which may be chance"
-    )
-
-
-def _aim(quality: Mapping[str, Any]) -> str:
-    """Whether any guided arm needs half the steps and ends better."""
-    if _single(quality["arms"]):
-        return "The aim, half the steps and a better end with separated intervals, cannot be judged by one seed."
+def _aim(quality: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
+    """Whether any guided arm needs half the steps and ends better: surely, or in the mean alone."""
+    words = "The aim, half the steps and a better end with separated intervals,"
+    if len(quality["arms"][next(iter(shown))]["final"]["values"]) == 1:
+        return f"{words} cannot be judged by one seed."
     reach = quality["reach"]["steps"]["arms"] if quality["reach"] else {}
-    better = [arm for arm, about in _better(quality).items() if about["separated"] and arm in reach]
-    met = [arm for arm in better if (reach[arm]["ratio"] or 0) >= AIM]
-    if met:
-        return f"The aim, half the steps and a better end with separated intervals, is met by {' and '.join(met)}."
-    return "The aim, half the steps and a better end with separated intervals, is not met."
+    better = [arm for arm, about in shown.items() if about["standing"] == "better" and about["separated"] and arm in reach]
+    if met := [arm for arm in better if (reach[arm]["ratio"] or 0) >= AIM]:
+        sure = all((reach[arm]["ratio_interval"] or [0])[0] >= AIM for arm in met)
+        return f"{words} is met by {' and '.join(met)}{'' if sure else ', as to steps in the mean: chance may have helped'}."
+    return f"{words} is not met."
 
 
 def _other(quality: Mapping[str, Any]) -> str:
@@ -191,10 +102,10 @@ def _other(quality: Mapping[str, Any]) -> str:
     groups: dict[str, list[str]] = {}
     for arm, about in quality["arms"].items():
         kind = about["standing"]
-        groups.setdefault(_alone(about) if kind == "undecided" and len(about["gain"]["values"]) == 1 else kind, []).append(arm)
+        groups.setdefault(alone(about) if kind == "undecided" and len(about["gain"]["values"]) == 1 else kind, []).append(arm)
     base = groups.pop("baseline")[0]
     said = [f"{', '.join(arms)} {kind}" for kind, arms in sorted(groups.items())]
-    ended = _value(quality["arms"][base]["final"])
+    ended = estimated(quality["arms"][base]["final"])
     return f"By {quality['words']} ({ended} for {base}): {'; '.join(said)}." if said else ""
 
 
@@ -206,6 +117,10 @@ def _trust(found: Mapping[str, Any]) -> str:
         said.append(f"Failed: {', '.join(failed)}.")
     if found["left_out"]:
         said.append(f"Left out, since no step of them is saved: {', '.join(found['left_out'])}.")
+    if found["behind"]:
+        said.append(f"Left out, since none of their runs came to the end: {', '.join(found['behind'])}.")
+    if found["uncounted"]:
+        said.append(f"FLOPs of these could not be counted: {', '.join(found['uncounted'])}.")
     if found["unknown"]:
         said.append(f"Not logged by the baseline: {', '.join(found['unknown'])}.")
     said += [_gaps(quality) for quality in found["quality"]]
@@ -213,7 +128,8 @@ def _trust(found: Mapping[str, Any]) -> str:
         said.append("One seed tells nothing of the spread.")
     elif found["end"]:
         said.append(
-            "Better and worse are by Student's t over seeds: of twenty arms that do not differ, one is called so by chance."
+            "Better and worse are by Student's t over seeds of training, measured by one held-out draw: of twenty arms that "
+            "do not differ, one is called so by chance."
         )
     if not found["same_batches"]:
         said.append("The arms did not see the same batches.")
@@ -221,6 +137,8 @@ def _trust(found: Mapping[str, Any]) -> str:
         said.append(f"Another initial network than the baseline's: {', '.join(odd)}.")
     if hidden := found["not_comparable"]:
         said.append(f"Where the representation is denoised too ({', '.join(hidden)}), held-out losses are not comparable.")
+    if other := found["other_losses"]:
+        said.append(f"Denoising losses are of another kind, and not comparable, in {', '.join(other)}.")
     return " ".join([*filter(None, [*said, _pace(found["pace"])]), _again(found.get("again"))]).strip()
 
 

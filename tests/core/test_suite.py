@@ -18,9 +18,10 @@ from multigen.benchmark.suite import Arm, Part, Run, seconds, suite, written
 from multigen.files import read_json
 from multigen.state import MultigenError
 
+NULL = {"experiment": "toy/reed", "settings": {"pairing": "random"}}
 DOMAIN = {
     "name": "toy",
-    "arms": {"vanilla": "toy/vanilla", "reed": {"experiment": "toy/reed", "settings": {"a.b": 1}}, None: "toy/null"},
+    "arms": {"vanilla": "toy/vanilla", "reed": {"experiment": "toy/reed", "settings": {"a.b": 1}}, None: NULL},
     "steps": 10,
     "slices": 2,
     "seeds": 2,
@@ -31,7 +32,8 @@ DOMAIN = {
 
 
 def test_arms_are_those_of_the_file_or_experiments():
-    assert suite(DOMAIN).arms == {"vanilla": Arm("toy/vanilla"), "reed": Arm("toy/reed", {"a.b": 1}), "null": Arm("toy/null")}
+    null = Arm("toy/reed", {"pairing": "random"})
+    assert suite(DOMAIN).arms == {"vanilla": Arm("toy/vanilla"), "reed": Arm("toy/reed", {"a.b": 1}), "null": null}
     assert list(suite(DOMAIN, arms=["reed", None, "my/own"]).arms) == ["reed", "null", "my/own"]
     assert suite(DOMAIN, arms=["reed", None]).baseline == "reed" and suite(DOMAIN).baseline == "vanilla"
     own = suite(DOMAIN, arms={"a": "my/own", "b": {"experiment": "my/own", "settings": {"x": [1, 2]}}}, seeds=[4])
