@@ -64,11 +64,39 @@ def test_arms_are_those_of_the_file_or_experiments():
         ({"slices": "a"}, {}, "domain.slices is 'a', expected int"),
         ({"settings": ["a"]}, {}, r"domain.settings is \['a'\], expected a mapping"),
         ({"measures": 3}, {}, "domain.measures is 3, expected a mapping"),
+        ({"settings": {"trainer.steps": 5}}, {}, "domain.settings sets trainer.steps to 5; give domain.steps instead"),
+        ({"settings": {"trainer": {"steps": 5}}}, {}, "domain.settings sets trainer.steps to 5; give domain.steps instead"),
+        ({"settings": {"seed": 1}}, {}, "domain.settings sets seed to 1; give seeds instead"),
+        ({"settings": {"device": "cuda"}}, {}, "domain.settings sets device to 'cuda'; give device=NAME instead"),
+        (
+            {},
+            {"arms": {"a": {"experiment": "x", "settings": {"run": "y"}}}},
+            "arm 'a' sets run to 'y'; give out=FOLDER instead",
+        ),
+        (
+            {},
+            {"arms": {"a": {"experiment": "x", "settings": {"experiment": "y"}}}},
+            "sets experiment to 'y'; give arms instead",
+        ),
+        ({"settings": {"trainer.observers.validation.every": 2}}, {}, "every to 2; give domain.validation instead"),
+        ({"settings": {"trainer.observers": {"validation": None}}}, {}, "validation to None; give domain.validation instead"),
+        ({"measures": {"n": 2}, "settings": {"trainer.observers": None}}, {}, "give domain.validation instead"),
+        ({"measures": {"n": 2}, "settings": {"trainer.observers.measures": None}}, {}, "give domain.measures instead"),
     ],
 )
 def test_mistakes_are_named(change, given, said):
     with pytest.raises(MultigenError, match=said):
         suite({**DOMAIN, **change}, **given)
+
+
+def test_settings_may_say_what_the_suite_does_not():
+    said = {
+        "trainer": "other",
+        "trainer.steps_more": 1,
+        "trainer.observers.validation.batch_size": 8,
+        "trainer.observers.samples": None,
+    }
+    assert said.items() <= suite({**DOMAIN, "settings": said}).overrides(Run("reed", 1)).items()
 
 
 def test_a_run_is_a_training_with_the_suites_schedule():
