@@ -16,6 +16,7 @@ from multigen.benchmark.room import Slot, slots
 from multigen.benchmark.runner import Runner, logged, reason
 from multigen.benchmark.suite import Arm, Part, Run, seconds, suite, written
 from multigen.files import read_json
+from multigen.kinds import misfit
 from multigen.state import MultigenError
 
 DOMAIN = {
@@ -87,6 +88,14 @@ def test_arms_are_those_of_the_file_or_experiments():
 def test_mistakes_are_named(change, given, said):
     with pytest.raises(MultigenError, match=said):
         suite({**DOMAIN, **change}, **given)
+
+
+def test_a_list_or_mapping_may_be_of_any_kind_that_a_union_names():
+    lists = list[int] | list[str]
+    assert misfit(["a"], lists, "k") is None and misfit([1], lists, "k") is None and misfit([], lists, "k") is None
+    assert misfit({"a": "b"}, dict[str, int] | dict[str, str], "k") is None
+    assert misfit([1.5], lists, "k") == "k[0] is 1.5, expected int or str"
+    assert misfit([1, "a"], lists, "k") == "k[1] is 'a', expected int, or k[0] is 1, expected str"
 
 
 def test_settings_may_say_what_the_suite_does_not():
