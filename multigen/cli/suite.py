@@ -23,7 +23,7 @@ from multigen.trainer import Interrupted
 
 _MEASURED = ("sampler*", "metrics*", "trainer.observers*")
 """Settings that a run's numbers depend on, although what it learns does not."""
-_ELSEWHERE = "choose out=FOLDER"
+_ELSEWHERE, _FOR_ALL = "choose out=FOLDER", '"domain.settings={KEY:VALUE}"'
 
 
 def main(settings: Config) -> None:
@@ -90,7 +90,7 @@ def configure(plan: Suite, run: Run, folder: Path, device: str) -> RunFolder:
     try:
         config = compose("train", [*_sources(), *overrides(plan, run), f"device={device}"])
     except MultigenError as error:
-        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in domain.settings={{KEY:VALUE}}") from None
+        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in {_FOR_ALL}") from None
     except Exception as error:
         found = explain(error, "train", overrides(plan, run))
         raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
