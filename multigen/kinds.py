@@ -42,8 +42,17 @@ def misfit(value: Any, hint: Any, key: str) -> str | None:
         return None
     nested = [found for kind in kinds if (found := _nested(value, kind, key)) is not None]
     if nested:
-        return next((found for found in nested if found), None)
+        return None if "" in nested else _either(nested)
     return f"{key} is {'null' if value is None else repr(value)}, expected {' or '.join(dict.fromkeys(map(_word, kinds)))}"
+
+
+def _either(said: Sequence[str]) -> str:
+    """What is wrong by each member of a union, as one: ``KEY is VALUE, expected KIND`` once for each KEY and VALUE."""
+    expected: dict[str, dict[str, None]] = {}
+    for wrong in said:
+        where, _, kinds = wrong.rpartition(", expected ")
+        expected.setdefault(where, {})[kinds] = None
+    return ", or ".join(f"{where}, expected {' or '.join(kinds)}" for where, kinds in expected.items())
 
 
 def _kinds(hint: Any) -> list[Any]:

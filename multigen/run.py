@@ -121,6 +121,19 @@ class Run:
         with owning(self.folder, seconds):
             pass
 
+    def store(self, patience: float = 0.0) -> None:
+        """Write the configuration and nothing else: what the folder says about the training so far stays as it is.
+
+        Args:
+            patience: seconds to wait for another process that writes to the folder.
+
+        Raises:
+            MultigenError: it still does, or the folder holds another configuration.
+        """
+        with owning(self.folder, patience):
+            self.check()
+            self._store()
+
     def _store(self) -> None:
         import yaml
 

@@ -1,4 +1,4 @@
-"""What the progress of a run is counted in: steps, seconds, FLOPs, epochs; the latter two also with what teachers cost."""
+"""What the progress of a run is counted in: steps, epochs, seconds, FLOPs; the latter two also with what teachers cost."""
 
 from __future__ import annotations
 

@@ -101,17 +101,25 @@ def _initial(suite: Suite, began: Mapping[Run, Mapping[str, Any]]) -> dict[str, 
 
 
 def repeated(folder: Path, suite: Suite) -> dict[str, Any] | None:
-    """How far a second run of one arm and seed gave the same numbers: losses in training, held-out ones, samples' measures."""
+    """How far a second run of one arm and seed gave the same numbers: losses in training, held-out ones, samples' measures.
+
+    Returns:
+        ``run``; ``steps`` of the second one; ``compared``: how many numbers both logged, and the ``largest_difference``
+        between them; ``missing``: how many more only one has, as the other logged nan or nothing. These are not the same.
+    """
     run = suite.repeated
     if run is None or not (folder / "runs" / f"{run.name}{AGAIN}").is_dir():
         return None
     first, again = read(folder / "runs" / run.name), read(folder / "runs" / f"{run.name}{AGAIN}")
+    whole = min(saved(first.folder), saved(again.folder))  # what belongs to later steps need not be logged yet
     pairs = [
-        (row[key], again.rows[step].get(key))
-        for step, row in first.rows.items()
-        for key in row
-        if step in again.rows and key.startswith(("loss", "valid", "sample/"))
+        (a.get(key), b.get(key))
+        for step in sorted({*first.rows, *again.rows})
+        for a, b in [(first.rows.get(step, {}), again.rows.get(step, {}))]
+        for key in {**a, **b}
+        if key.startswith(("loss", "valid", "sample/")) and (step <= whole or (key in a and key in b))
     ]
     known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    missing = sum((a is None) != (b is None) for a, b in pairs)
     largest = max((abs(a - b) for a, b in known), default=None)
-    return {"run": run.name, "steps": again.steps, "compared": len(known), "largest_difference": largest}
+    return {"run": run.name, "steps": again.steps, "compared": len(known), "missing": missing, "largest_difference": largest}

@@ -28,8 +28,9 @@ def start(trainer: Trainer, teachers: Sequence[Job], kept: bool = True) -> dict[
 
     Returns:
         ``initial``: a digest of every tensor of the denoiser; ``batches``: digests of keys and clean data of the first
-        batches; ``parameters``; ``flops_per_step``: forward and backward, frozen encoders apart; ``examples_per_step``,
-        ``train_examples``; ``teacher``: see `teaching`; ``peak_flops_per_second``; ``versions``.
+        batches; ``parameters``; ``flops_per_step``: forward and backward, frozen encoders apart, None where they cannot be
+        counted; ``examples_per_step``, ``train_examples``; ``teacher``: see `teaching`; ``peak_flops_per_second``;
+        ``versions``.
     """
     steps = list(trainer.loader.steps(0, STEPS))
     denoiser, diffusion = trainer.diffusion.denoiser, trainer.diffusion
@@ -62,7 +63,7 @@ def _flops(trainer: Trainer, steps: Sequence[Sequence[Batch]]) -> float | None:
     for i, step in enumerate(steps):
         for batch in step:
             flops = training_flops(trainer.diffusion, trainer.encode(batch), i)
-            if flops is None:
+            if not flops:  # a network of which nothing is counted is not one that costs nothing
                 return None
             counted.append(flops * len(batch))
     return sum(counted) / len(steps)

@@ -10,11 +10,21 @@ from typing import Any, NamedTuple
 
 from multigen.files import nearest
 from multigen.kinds import hints, misfit
+from multigen.run import flat
 from multigen.state import MultigenError, at_least
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _QUIET = {"trainer.progress": False, "trainer.log_to": [], "trainer.keep": 1}
 _MEASURES = {"_target_": "multigen.observers.Measures", "_partial_": True}
+_OBSERVERS = "trainer.observers"
+_INSTEAD = {
+    "experiment": "arms",
+    "seed": "seeds",
+    "run": "out=FOLDER",
+    "device": "device=NAME",
+    "trainer.steps": "domain.steps",
+}
+"""What a benchmark itself says about its runs: key -> where it is given."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,18 @@ class Suite:
             raise MultigenError(f"baseline {self.baseline!r} is not among the arms: {nearest(self.baseline, self.arms)}")
         if not self.quality:
             raise MultigenError(f"suite {self.name!r} compares nothing: give quality")
+        self._refuse("domain.settings", self.settings)
+        for name, arm in self.arms.items():
+            self._refuse(f"arm {name!r}", arm.settings)
+
+    def _refuse(self, where: str, settings: Mapping[str, Any]) -> None:
+        """What the suite says itself is set nowhere else: one of the two would be lost, or runs no longer be alike."""
+        looks = {key: f"domain.{key.split('.')[2]}" for key in self._looks}
+        for key, value in flat(settings):
+            own = [x for k, x in {**_INSTEAD, **looks}.items() if _within(key, k)]
+            own += [x for k, x in looks.items() if _within(k, key) and _within(key, _OBSERVERS)]  # trainer=NAME chooses a file
+            if own:
+                raise MultigenError(f"{where} sets {key} to {value!r}; give {own[0]} instead")
 
     @property
     def runs(self) -> list[Run]:
@@ -128,14 +150,22 @@ class Suite:
     def overrides(self, run: Run) -> dict[str, Any]:
         """What makes one run of an experiment: dotted key -> value, as `multigen train` would be told it."""
         arm = self.arms[run.arm]
+        named = {"experiment": arm.experiment, "seed": run.seed, "trainer.steps": self.steps}
+        return {**named, **_QUIET, **self._looks, **self.settings, **arm.settings}
+
+    @property
+    def _looks(self) -> dict[str, Any]:
+        """The settings of what looks on: dotted key -> value."""
         watched = {
             "validation": self.validation,
             "samples": self.samples,
             "measures": {**_MEASURES, **self.measures} if self.measures else {},
         }
-        looks = {f"trainer.observers.{o}.{k}": x for o, how in watched.items() for k, x in how.items()}
-        named = {"experiment": arm.experiment, "seed": run.seed, "trainer.steps": self.steps}
-        return {**named, **_QUIET, **looks, **self.settings, **arm.settings}
+        return {f"{_OBSERVERS}.{o}.{k}": x for o, how in watched.items() for k, x in how.items()}
+
+
+def _within(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.")
 
 
 def suite(

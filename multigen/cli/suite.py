@@ -23,7 +23,7 @@ from multigen.trainer import Interrupted
 
 _MEASURED = ("sampler*", "metrics*", "trainer.observers*")
 """Settings that a run's numbers depend on, although what it learns does not."""
-_ELSEWHERE = "choose out=FOLDER"
+_ELSEWHERE, _FOR_ALL = "choose out=FOLDER", '"domain.settings={KEY:VALUE}"'
 
 
 def main(settings: Config) -> None:
@@ -71,35 +71,35 @@ def again(folder: str) -> None:
 
 
 def prepare(plan: Suite, folder: Path, device: str) -> None:
-    """Put the complete configuration of every run into its folder, and refuse folders of other ones.
+    """Put the complete configuration of every run into its folder, and refuse folders of other ones before any is changed.
 
     Raises:
         MultigenError: an arm cannot be composed, or a folder holds another run, or one that was measured in another way.
     """
-    for run in plan.runs:
-        configure(plan, run, folder / "runs" / run.name, device)
+    named = [(run, run.name) for run in plan.runs]
     if (again := plan.repeated) is not None:
-        configure(plan, again, folder / "runs" / f"{again.name}{AGAIN}", device)
+        named.append((again, f"{again.name}{AGAIN}"))
+    configured = [configure(plan, run, folder / "runs" / name, device) for run, name in named]
+    for run_folder in configured:
+        if run_folder.changes() or not (run_folder.folder / "config.yaml").is_file():
+            run_folder.store(PATIENCE)
 
 
-def configure(plan: Suite, run: Run, folder: Path, device: str) -> None:
+def configure(plan: Suite, run: Run, folder: Path, device: str) -> RunFolder:
+    """A run's folder with its configuration, of which nothing is written yet."""
     try:
         config = compose("train", [*_sources(), *overrides(plan, run), f"device={device}"])
     except MultigenError as error:
-        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in domain.settings={{KEY:VALUE}}") from None
+        raise MultigenError(f"arm {run.arm!r}: {error}; what all arms need stands in {_FOR_ALL}") from None
     except Exception as error:
         found = explain(error, "train", overrides(plan, run))
         raise (MultigenError(f"arm {run.arm!r}: {found}") if found else error) from error
     run_folder = RunFolder(folder, {**config, "run": str(folder)})
     run_folder.check(_ELSEWHERE)
-    changes = run_folder.changes()
-    changed = [said for key, said in changes.items() if matches(key, _MEASURED)]
+    changed = [said for key, said in run_folder.changes().items() if matches(key, _MEASURED)]
     if changed and run_folder.metrics.is_file():
         raise MultigenError(f"{folder} was measured in another way so far: {few(changed)}; {_ELSEWHERE}")
-    if changes or not (folder / "config.yaml").is_file():
-        run_folder.wait(PATIENCE)
-        with run_folder.open():  # stores what may change about it
-            pass
+    return run_folder
 
 
 def overrides(plan: Suite, run: Run) -> list[str]:

@@ -17,7 +17,7 @@ class Line(NamedTuple):
     steps: Sequence[int]
     values: Sequence[float]
     colour: int = 0
-    """Index into the palette."""
+    """Index into the palette; beyond its end, colours are taken again, with other dashes and markers."""
     dashed: bool = False
     raw: bool = False
     """Noisy: drawn faintly, with a smoothed line over it."""
@@ -39,10 +39,21 @@ class Theme:
         return self.ink, self.faint, *self.palette
 
 
-# told apart by readers who see few colours (Okabe and Ito), with at least 3:1 contrast to the page
-LIGHT = Theme("#1f2430", "#d5d9e2", ("#0067a5", "#c2410c", "#00785a", "#a3418f", "#7a5c00", "#4b5563"))
-DARK = Theme("#e6e8ee", "#3a4150", ("#6cb8f0", "#ff9b66", "#4fd1a5", "#e79bd6", "#e3c150", "#a9b1c0"))
+# told apart by readers who see few colours (a search under simulated colour blindness), with at least 3:1 contrast to the page
+LIGHT = Theme(
+    "#1f2430",
+    "#d5d9e2",
+    ("#0067a5", "#c2410c", "#00785a", "#d63ae0", "#7a1212", "#a5874b", "#4b00a5", "#004b5a", "#9687a5", "#2424f0"),
+)
+DARK = Theme(
+    "#e6e8ee",
+    "#3a4150",
+    ("#6cb8f0", "#ff9b66", "#4fd1a5", "#a05aa0", "#d8281a", "#f2dc2c", "#7c46f6", "#a8f0fc", "#78695a", "#4b78e1"),
+)
 
+_SOLID, _DASHED = ("-", (0, (1, 1.2))), ((0, (4, 2)), (0, (4, 1.5, 1, 1.5)))
+_MARKERS = "os^D"
+"""How lines are drawn that have a colour first, second, ..."""
 
 STEP = "training step"
 
@@ -92,10 +103,11 @@ def svg(lines: Sequence[Line], title: str, theme: Theme, over: str = STEP) -> st
 
 def draw(axes: Axes, line: Line, theme: Theme) -> None:
     """One line, and its band."""
-    colour = theme.palette[line.colour % len(theme.palette)]
+    again, index = divmod(line.colour, len(theme.palette))
+    colour, dashes = theme.palette[index], _DASHED if line.dashed else _SOLID
     style: dict[str, Any] = {
         "color": colour,
-        "linestyle": (0, (4, 2)) if line.dashed else "-",
+        "linestyle": dashes[again % len(dashes)],
         "linewidth": 1.8,
         "label": f"{'_' * line.silent}{line.label}",  # matplotlib's sign for what its legend leaves out
     }
@@ -103,7 +115,8 @@ def draw(axes: Axes, line: Line, theme: Theme) -> None:
         axes.plot(line.steps, line.values, color=colour, alpha=0.22, linewidth=0.8)
         axes.plot(line.steps, smoothed(line.values), **style)
     else:
-        axes.plot(line.steps, line.values, marker="o" if len(line.values) < 20 else None, markersize=3.5, **style)
+        marker = _MARKERS[again % len(_MARKERS)] if len(line.values) < 20 else None
+        axes.plot(line.steps, line.values, marker=marker, markersize=3.5, **style)
     if line.low:
         axes.fill_between(line.steps, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
 

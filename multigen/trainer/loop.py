@@ -133,6 +133,8 @@ class Trainer:
         self.step = 0
         """Optimiser updates made."""
         self._saved: int | None = None  # the step of the last checkpoint
+        self._watch, self._lap = Stopwatch(), 0  # time since the last reading of losses, and that reading's step
+        self._timed = 0.0  # seconds since then that the last checkpoint knows of
 
         self.accelerator = distributed.accelerator(precision, device)
         self.device: torch.device = self.accelerator.device
@@ -239,7 +241,7 @@ class Trainer:
             signals = stack.enter_context(Signals())
             self._loggers = self._open_loggers(stack)
             self._progress = stack.enter_context(Progress(self.steps, self.step, self.main and self._show))
-            self._watch, self._lap = Stopwatch(), self.step
+            self._watch = Stopwatch(self._timed)
             self._flops: float | None = float("nan") if self.sharded else None  # weights in parts cannot be copied to count
             stream = stack.enter_context(contextlib.closing(self.loader.steps(self.step, self.steps)))
             self.diffusion.train()
@@ -350,7 +352,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint. Every process has to call it."""
-        meter = self.meter.state()
+        meter, lap = self.meter.state(), [self._lap, self._watch.elapsed]
         self._saved = self.step
         if not (self.main or self.sharded):
             return
@@ -360,7 +362,7 @@ class Trainer:
         files, state = self.learned.pack()
         if not self.main:
             return
-        own = {"config": self.run.digest, "order": self._order(), "meter": meter}
+        own = {"config": self.run.digest, "order": self._order(), "meter": meter, "lap": lap}
         checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep)
 
     def _order(self) -> dict[str, Any]:
@@ -393,6 +395,7 @@ class Trainer:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)
+        self._lap, self._timed = found.state.get("lap", (found.step, 0.0))  # older checkpoints do not know it
         self.step = self._saved = found.step
 
 

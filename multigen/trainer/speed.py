@@ -92,18 +92,29 @@ def _once(model: nn.Module) -> nn.Module:
 
 
 class Stopwatch:
-    """Time since the last reading, without what was spent in pauses."""
+    """Time since the last reading, without what was spent in pauses.
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    Args:
+        elapsed: seconds that an earlier stopwatch had come to.
+    """
+
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self._start = time.perf_counter() - elapsed
+        self._paused: float | None = None
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        before = time.perf_counter()
+        self._paused = before = time.perf_counter()
         try:
             yield
         finally:
             self._start += time.perf_counter() - before
+            self._paused = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the last reading."""
+        return (self._paused or time.perf_counter()) - self._start
 
     def lap(self) -> float:
         """Seconds since the last call."""

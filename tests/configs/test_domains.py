@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multigen.benchmark.suite import Run, suite, written
-from multigen.build import compose, options
+from multigen.build import compose, config_dir, options
 from multigen.build.make import check
 from multigen.cli.suite import overrides
 
@@ -60,6 +60,17 @@ def test_arms_differ_in_their_guidance_alone(name):
 def _examples(data):
     """Which examples are read, whatever representations lie beside them."""
     return {side: {k: x for k, x in data[side].items() if k != "targets"} for side in ("train", "valid")}
+
+
+def test_braces_in_commands_are_quoted():
+    """A shell makes two arguments of a={b:c,d:e}, of which the last one counts."""
+    comments = [
+        (path.name, line)
+        for path in config_dir().rglob("*.yaml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
+    assert len(comments) > 100 and not [found for found in comments if re.search(r"(?<=[\s`(])[\w.+]+=\{", found[1])]
 
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -128,6 +129,13 @@ def test_a_start_tells_what_differs_and_what_it_costs(tmp_path):
     products = 3 * 8 + 8 * 2 + 8 * 3  # multiplications of the two layers and the projector
     assert 2 * 2 * products * 8 <= first["flops_per_step"] <= 2 * 3 * products * 8, "forward, and up to twice that backward"
     assert (first["examples_per_step"], first["train_examples"], first["teacher"]) == (8, 48, None)
+
+
+@pytest.mark.parametrize("counted", [None, 0, [5.0, 5.0, None]])
+def test_flops_that_cannot_be_counted_are_none(tmp_path, monkeypatch, counted):
+    found = iter(counted) if isinstance(counted, list) else itertools.repeat(counted)
+    monkeypatch.setattr("multigen.benchmark.start.training_flops", lambda *_: next(found))
+    assert start(training_toys.trainer(tmp_path), [])["flops_per_step"] is None
 
 
 def test_teachers_are_timed_and_counted():

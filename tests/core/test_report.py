@@ -5,12 +5,14 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from multigen.files import write_json, write_text
 from multigen.report import Section, read, write_report
 from multigen.report.blocks import Text, number
-from multigen.report.charts import DARK, LIGHT, Line, chart, smoothed
+from multigen.report.charts import DARK, LIGHT, Line, chart, draw, smoothed
 from multigen.state import MultigenError
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")
@@ -243,6 +245,52 @@ def test_charts_are_the_same_for_the_same_numbers():
     assert (light, dark, words) == chart(lines, "A title")
     assert LIGHT.ink in light and DARK.ink in dark and "A title" in light
     assert words == "A title by training step: a from 0 to 0.98 at step 49."
+
+
+def test_many_lines_are_told_apart():
+    axes = Figure().add_subplot()
+    count = 2 * len(LIGHT.palette)
+    for dashed in (False, True):
+        for i in range(count):
+            draw(axes, Line(str(i), [0, 1], [0, 1], i, dashed), LIGHT)
+    drawn = [(x.get_color(), x.get_marker(), x._unscaled_dash_pattern) for x in axes.get_lines()]
+    assert len({str(x) for x in drawn}) == 2 * count and len({x[0] for x in drawn}) == len(LIGHT.palette) == 10
+    for i in range(count):
+        draw(axes, Line(str(i), range(30), range(30), i), LIGHT)
+    long = [(x.get_color(), x.is_dashed()) for x in axes.get_lines()[2 * count :]]
+    assert len(set(long)) == count, "without markers"
+
+
+DICHROMATS = {  # linear RGB as it is seen without one kind of cone (Machado and others 2009), and the least distance
+    "all cones": ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], 30),
+    "protan": ([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]], 18),
+    "deutan": ([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]], 18),
+    "tritan": ([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]], 10),
+}
+XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+
+
+def linear(colours):
+    values = np.array([[int(x[i : i + 2], 16) / 255 for i in (1, 3, 5)] for x in colours])  # (n, 3)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)  # (n, 3)
+
+
+def lab(rgb):
+    xyz = rgb.clip(0, 1) @ XYZ.T / XYZ.sum(1)  # (n, 3) relative to white
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)  # (n, 3)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)  # (n, 3)
+
+
+@pytest.mark.parametrize(("theme", "pages"), [(LIGHT, ["#f6f7f9", "#ffffff"]), (DARK, ["#12151b", "#1b1f27"])])
+def test_colours_are_told_apart_by_readers_who_see_few(theme, pages):
+    for seen, least in DICHROMATS.values():
+        found = lab(linear(theme.palette) @ np.array(seen).T)  # (n, 3)
+        apart = np.linalg.norm(found[:, None] - found, axis=-1)  # (n, n)
+        assert apart[~np.eye(len(found), dtype=bool)].min() >= least
+    light, page = (linear(x) @ XYZ[1] for x in (theme.palette, pages))  # (n,), (m,) luminance
+    high, low = np.maximum.outer(light, page), np.minimum.outer(light, page)  # (n, m)
+    assert ((high + 0.05) / (low + 0.05)).min() >= 3
+    assert len({*LIGHT.colours, *DARK.colours}) == 24, "recolouring takes one for another"
 
 
 def test_smoothing_keeps_constants_lines_and_length():

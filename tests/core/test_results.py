@@ -419,10 +419,31 @@ def test_a_repeated_run_is_compared_number_by_number(tmp_path):
     rows = (source / "metrics.jsonl").read_text().splitlines()[:2]
     (copy / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     same = collect(tmp_path, made)["again"]
-    assert same == {"run": "reed-0", "steps": 20, "compared": 8, "largest_difference": 0.0}
+    assert same == {"run": "reed-0", "steps": 20, "compared": 8, "missing": 0, "largest_difference": 0.0}
     changed = [{**json.loads(row), "loss": 9.0} for row in rows]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     assert collect(tmp_path, made)["again"]["largest_difference"] == pytest.approx(8.1)
+
+
+def test_what_only_one_of_a_run_and_its_repeat_has_is_a_difference(tmp_path):
+    made = benchmark(tmp_path, WINS)
+    copy = tmp_path / "runs" / f"{made.repeated.name}{AGAIN}"
+    (copy / "checkpoints").mkdir(parents=True)
+    rows = [json.loads(row) for row in (tmp_path / "runs" / made.repeated.name / "metrics.jsonl").read_text().splitlines()]
+
+    def again(*changed):
+        (copy / "metrics.jsonl").write_text(
+            "".join(json.dumps({**row, **x}) + "\n" for row, x in zip(rows, changed, strict=False))
+        )
+        found = collect(tmp_path, made)["again"]
+        return found["compared"], found["missing"], found["largest_difference"]
+
+    assert again({}, {"loss": None, "valid/x": None}) == (6, 2, 0.0), "nan in one of them"
+    del rows[1]["valid/x"]
+    assert again({}, {}) == (7, 0, 0.0), "not logged yet, perhaps"
+    (copy / "checkpoints/step_00000020").mkdir()
+    assert again({}, {}) == (7, 1, 0.0), "never logged"
+    assert again({"valid/more": 1.0}, {}) == (7, 2, 0.0), "logged by the second one alone"
 
 
 def test_all_is_drawn_from_the_json(tmp_path):

@@ -16,6 +16,7 @@ from multigen.benchmark.room import Slot, slots
 from multigen.benchmark.runner import Runner, logged, reason
 from multigen.benchmark.suite import Arm, Part, Run, seconds, suite, written
 from multigen.files import read_json
+from multigen.kinds import misfit
 from multigen.state import MultigenError
 
 NULL = {"experiment": "toy/reed", "settings": {"pairing": "random"}}
@@ -66,11 +67,47 @@ def test_arms_are_those_of_the_file_or_experiments():
         ({"slices": "a"}, {}, "domain.slices is 'a', expected int"),
         ({"settings": ["a"]}, {}, r"domain.settings is \['a'\], expected a mapping"),
         ({"measures": 3}, {}, "domain.measures is 3, expected a mapping"),
+        ({"settings": {"trainer.steps": 5}}, {}, "domain.settings sets trainer.steps to 5; give domain.steps instead"),
+        ({"settings": {"trainer": {"steps": 5}}}, {}, "domain.settings sets trainer.steps to 5; give domain.steps instead"),
+        ({"settings": {"seed": 1}}, {}, "domain.settings sets seed to 1; give seeds instead"),
+        ({"settings": {"device": "cuda"}}, {}, "domain.settings sets device to 'cuda'; give device=NAME instead"),
+        (
+            {},
+            {"arms": {"a": {"experiment": "x", "settings": {"run": "y"}}}},
+            "arm 'a' sets run to 'y'; give out=FOLDER instead",
+        ),
+        (
+            {},
+            {"arms": {"a": {"experiment": "x", "settings": {"experiment": "y"}}}},
+            "sets experiment to 'y'; give arms instead",
+        ),
+        ({"settings": {"trainer.observers.validation.every": 2}}, {}, "every to 2; give domain.validation instead"),
+        ({"settings": {"trainer.observers": {"validation": None}}}, {}, "validation to None; give domain.validation instead"),
+        ({"measures": {"n": 2}, "settings": {"trainer.observers": None}}, {}, "give domain.validation instead"),
+        ({"measures": {"n": 2}, "settings": {"trainer.observers.measures": None}}, {}, "give domain.measures instead"),
     ],
 )
 def test_mistakes_are_named(change, given, said):
     with pytest.raises(MultigenError, match=said):
         suite({**DOMAIN, **change}, **given)
+
+
+def test_a_list_or_mapping_may_be_of_any_kind_that_a_union_names():
+    lists = list[int] | list[str]
+    assert misfit(["a"], lists, "k") is None and misfit([1], lists, "k") is None and misfit([], lists, "k") is None
+    assert misfit({"a": "b"}, dict[str, int] | dict[str, str], "k") is None
+    assert misfit([1.5], lists, "k") == "k[0] is 1.5, expected int or str"
+    assert misfit([1, "a"], lists, "k") == "k[1] is 'a', expected int, or k[0] is 1, expected str"
+
+
+def test_settings_may_say_what_the_suite_does_not():
+    said = {
+        "trainer": "other",
+        "trainer.steps_more": 1,
+        "trainer.observers.validation.batch_size": 8,
+        "trainer.observers.samples": None,
+    }
+    assert said.items() <= suite({**DOMAIN, "settings": said}).overrides(Run("reed", 1)).items()
 
 
 def test_a_run_is_a_training_with_the_suites_schedule():

@@ -16,8 +16,9 @@ from multigen.benchmark.suite import suite
 from multigen.cli import arm
 from multigen.cli.main import run
 from multigen.cli.suite import prepare
-from multigen.files import read_json
+from multigen.files import read_json, write_json
 from multigen.run import Run, owning
+from multigen.state import MultigenError
 
 
 class Zigzags(Chains):
@@ -178,6 +179,24 @@ def test_a_run_waits_for_the_one_that_a_killed_benchmark_left(anywhere):
     arm.main([str(left.folder), "2", str(os.getppid())])
     assert saved(left.folder) == 2, "what is done already is not gone beyond"
     orphan.join()
+
+
+def test_runs_are_changed_all_or_none_and_keep_their_versions(anywhere):
+    domain = {"name": "toy", "steps": 4, "seeds": 1, "quality": [{"of": "valid", "words": "loss"}]}
+    arms = {"vanilla": "points/vanilla", "repa": "points/repa"}
+    prepare(suite({**domain, "arms": arms}), anywhere, "cpu")
+    runs = [Run(anywhere / "runs" / f"{arm}-0") for arm in arms]
+    assert all({x.name for x in one.folder.iterdir()} == {".lock", "config.yaml"} for one in runs)
+    made_by = {"torch": "of then", "precision": "bf16"}
+    for one in runs:
+        write_json(one.folder / "versions.json", made_by)
+    other = {**arms, "repa": {"experiment": "points/repa", "settings": {"trainer.batch_size": 3}}}
+    with pytest.raises(MultigenError, match=r"repa-0 holds a run of another configuration: trainer\.batch_size"):
+        prepare(suite({**domain, "steps": 6, "arms": other}), anywhere, "cpu")
+    assert [one.stored()["trainer"]["steps"] for one in runs] == [4, 4]
+    prepare(suite({**domain, "steps": 6, "arms": arms}), anywhere, "cpu")
+    assert [one.stored()["trainer"]["steps"] for one in runs] == [6, 6]
+    assert all(read_json(one.folder / "versions.json") == made_by for one in runs)
 
 
 def test_mistakes_in_a_suite_are_one_line(capsys):

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,3 +66,31 @@ def test_interrupted_after_every_step_with_changing_workers(tmp_path: Path, unin
             trainer(tmp_path, **SETTINGS, workers=step % 3 % 2, observers=[InterruptAt(range(12))]).fit()
     trainer(tmp_path, **SETTINGS).fit()
     assert result(tmp_path) == uninterrupted
+
+
+def test_seconds_a_step_are_those_of_all_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step n takes n seconds, a look 100, and between two parts of the run a day passes."""
+    clock = SimpleNamespace(now=5.0)
+    monkeypatch.setattr("multigen.trainer.speed.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("multigen.trainer.loop.peak_flops", lambda *_: 1.0)
+    step = Trainer.train_step
+
+    def timed(self: Trainer, batches: Any) -> None:
+        step(self, batches)
+        clock.now += self.step
+
+    class Look(InterruptAt):
+        def __call__(self, trainer: Trainer, step: int) -> dict[str, float]:
+            clock.now += 100.0
+            if step == 10 and self.steps:
+                raise KeyboardInterrupt
+            return super().__call__(trainer, step)
+
+    monkeypatch.setattr(Trainer, "train_step", timed)
+    for stop in (4, 5, 8, 11):
+        with pytest.raises((Interrupted, KeyboardInterrupt)):
+            trainer(tmp_path, **SETTINGS, observers=[Look([stop])]).fit()
+        clock.now += 86_400.0
+    trainer(tmp_path, **SETTINGS, observers=[Look([])]).fit()
+    found = [entry["step_seconds"] for entry in Run(tmp_path).history() if "step_seconds" in entry]
+    assert found == pytest.approx([2.0, 5.0, 8.0, 11.0])
