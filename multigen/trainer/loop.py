@@ -74,7 +74,8 @@ class Trainer:
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
-        clip: largest norm of the gradient; None does not clip.
+        clip: largest norm of the gradient; None does not clip. Terms that only probe, see `multigen.objective.Objective`, are
+            clipped by a norm of their own, so that they change nothing about the rest.
         precision: "no" (float32), "bf16" or "fp16" autocast; "auto" is "bf16" where the device is fast at it, else "no".
         compile: compile the denoiser with `torch.compile`.
         shard: several processes share the weights, what the optimiser remembers and the averages instead of each keeping all
@@ -182,10 +183,9 @@ class Trainer:
         for i, batch in enumerate(micro_batches):
             with self._exchanging(last=i == len(micro_batches) - 1):
                 losses = self.model(self.encode(batch), self.step)
-                self.accelerator.backward(losses.total / len(micro_batches))
+                self.accelerator.backward((losses.total + losses.probe) / len(micro_batches))
             self.meter.add(losses)
-        norm = sharding.whole(self.accelerator.clip_grad_norm_(self.parameters, self.clip or float("inf")))  # ()
-        self._update(self.meter.close(norm, self.step))
+        self._update(self.meter.close(self._clip(), self.step))
         self.step += 1
         for average in self.averages:
             average.update(self.step)
@@ -207,6 +207,21 @@ class Trainer:
         if self.sharded:
             sharding.synchronise(self.diffusion, last)
         return contextlib.nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model)
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient.
+
+        Returns:
+            () its norm, to which terms that only probe at this step add nothing; not finite if theirs is not.
+        """
+        objective, most = self.diffusion.objective, self.clip or float("inf")
+        probes = {p for name in objective.probing(self.step) for p in objective.trained[name].parameters() if p.requires_grad}
+        rest = [p for p in self.parameters if p not in probes]
+        norm = sharding.whole(self.accelerator.clip_grad_norm_(rest, most))  # (); of fp16 it unscales all gradients
+        if not probes:
+            return norm
+        theirs = sharding.whole(nn.utils.clip_grad_norm_([p for p in self.parameters if p in probes], most))  # ()
+        return norm + 0 * theirs  # ()
 
     def _update(self, good: Tensor) -> None:
         """Let the optimiser step if the step is good, without waiting for the device where that can be avoided."""

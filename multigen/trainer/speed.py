@@ -77,7 +77,8 @@ def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | Non
     some = batch.map(lambda x: x[:2])
     try:
         with counting() as counter:
-            _once(copy.deepcopy(diffusion))(some, step).total.backward()
+            losses = _once(copy.deepcopy(diffusion))(some, step)
+            (losses.total + losses.probe).backward()
         return counter.get_total_flops() / len(some)
     except Exception:  # a statistic must not stop a run; what is really wrong, the step itself will say
         return None

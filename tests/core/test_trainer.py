@@ -19,7 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 
 from multigen import checkpoint
+from multigen.alignment import Alignment
+from multigen.curriculum import Ramp
 from multigen.files import read_json
+from multigen.objective import Denoising, Objective
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer
@@ -63,6 +66,31 @@ def test_a_step_is_forward_backward_clip_update_average(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(done.averages[0].module.parameters(), average, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_weight_of_zero_trains_the_denoiser_as_no_term_does(tmp_path: Path) -> None:
+    """To the bit: what a probe learns enters neither the loss, nor the norm of the gradient, nor how it is clipped."""
+    probed, bare = diffusion(), diffusion()
+    terms = {**probed.objective.terms, "loud": Alignment("hidden", "features", torch.nn.Linear(8, 3), similarity="l2")}
+    probed.objective = Objective(terms, {"align": 0.0, "loud": Ramp(start=100)})
+    bare.objective = Objective({"denoise": Denoising()})
+    first, second = (fitted(tmp_path / str(i), model=m, clip=0.01, log_every=1) for i, m in enumerate((probed, bare)))
+    ours, theirs = (made.diffusion.denoiser.state_dict() for made in (first, second))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for name in ("loss", "loss/denoise/point", "gradient_norm"):
+        assert [e[name] for e in first.run.history()] == [e[name] for e in second.run.history()]
+    learned = [e["loss/loud"] for e in first.run.history()]
+    assert learned[-1] < learned[0]
+
+
+def test_a_probe_whose_gradient_is_not_finite_makes_a_step_bad(tmp_path: Path) -> None:
+    model = diffusion()
+    model.objective = Objective(model.objective.terms, {"align": 0.0})
+    made = trainer(tmp_path, model=model)
+    before = [p.detach().clone() for p in made.parameters]
+    made.diffusion.objective.trained["align"].projector.weight.register_hook(lambda g: g * torch.inf)
+    made.train_step(next(made.loader.steps(0, 1)))
+    assert made.meter.bad == 1 and all(torch.equal(a, b) for a, b in zip(made.parameters, before, strict=True))
 
 
 def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
@@ -363,6 +391,8 @@ def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp
     counted = training_flops(made.diffusion, batch, 0)
     # forward, gradient of weights and gradient of inputs of 3x8, 8x2 and 8x3; the first layer's input needs no gradient
     assert counted == 2 * (3 * (8 * 2 + 8 * 3) + 2 * 3 * 8)
+    probing = training_flops(made.diffusion, batch, 11)  # the gradient of the projector's input is not needed
+    assert probing == counted - 2 * 8 * 3
     assert torch.equal(before, weights(made)) and all(p.grad is None for p in made.parameters)
     assert peak_flops(torch.device("cpu")) > 1e9
 
