@@ -125,6 +125,8 @@ class Trainer:
     ) -> None:
         at_least(1, steps=steps, checkpoint_every=checkpoint_every, keep=keep)
         at_least(1, log_every=log_every, max_bad_losses=max_bad_losses)
+        if clip is not None and not clip > 0:
+            raise MultigenError(f"clip is above 0, got {clip}; null switches it off")
         for observer in observers:
             at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
         self.steps, self.accumulate, self.schedule = steps, accumulate, schedule

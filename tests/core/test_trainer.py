@@ -143,6 +143,8 @@ def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
         ({"workers": -1}, r"^workers is at least 0, got -1"),
         ({"observers": [SimpleNamespace(every=0)]}, r"SimpleNamespace\.every is at least 1, got 0"),
         ({"ema": (1.5,)}, r"1\.5"),
+        ({"clip": -1.0}, r"^clip is above 0, got -1\.0; null switches it off"),
+        ({"clip": 0.0}, r"^clip is above 0, got 0\.0"),
         ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
         ({"log_to": ("wandb",)}, "pip install wandb"),
     ],
