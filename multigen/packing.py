@@ -3,6 +3,9 @@
 Each epoch is the epoch's own permutation, cut into windows; in a window, examples are sorted by size and packed as long as
 (number of examples) x (largest size) ^ power stays within the budget; at last the batches are shuffled. No example is dropped,
 and everything is a function of (seed, epoch), so a run goes on from any step.
+
+Batches hold different numbers of examples. Where a step has several of them, of several processes or accumulated, its loss is
+the mean of their means: an example of a batch of few, which are the large ones, counts more than one of a batch of many.
 """
 
 from __future__ import annotations

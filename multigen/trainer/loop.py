@@ -69,7 +69,8 @@ class Trainer:
         steps: optimiser updates of the whole run.
         batch_size: examples of one update, over all micro-batches and processes.
         batch_tokens: in its place, sites of one micro-batch of one process, padding included; examples of similar size
-            (``sizes`` of the data set) are put together, see `multigen.packing.Packed`.
+            (``sizes`` of the data set) are put together, see `multigen.packing.Packed`. With `accumulate` or several processes
+            a step's loss is the mean of its micro-batches' means, which hold different numbers of examples.
         batch_pairs: in its place, pairs of sites, for a network whose work grows with the square of the size.
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
