@@ -10,7 +10,7 @@ import yaml
 from multigen.build import compose, config_dir, make, options
 from multigen.build.experiment import Experiment
 from multigen.build.make import check
-from multigen.cli.catalogue import comment, describe, experiments
+from multigen.cli.catalogue import comment, describe, experiments, help_text
 from multigen.cli.evaluate import with_data
 from multigen.cli.main import COMMANDS
 from multigen.cli.prepare import prepare_targets
@@ -223,6 +223,11 @@ def test_file_is_yaml_that_begins_with_what_it_is(path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_composed(command):
     compose(command)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_help_names_every_sampler(command):
+    assert f"{', '.join(options('sampler'))}; the run's own sampler if not given" in help_text(command)
 
 
 def test_a_folder_of_pictures_trains_like_the_embedded_data(small_data, tmp_path):

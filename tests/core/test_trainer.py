@@ -25,7 +25,7 @@ from multigen.files import read_json
 from multigen.objective import Denoising, Objective
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
-from multigen.trainer import Diverged, Interrupted, Trainer
+from multigen.trainer import Diverged, Interrupted, Trainer, speed
 from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
 from multigen.trainer.speed import counting, peak_flops, training_flops
@@ -230,6 +230,18 @@ def test_weights_that_overflowed_are_not_saved(tmp_path: Path) -> None:
     assert not checkpoint.paths(tmp_path / "checkpoints")
 
 
+def test_a_term_whose_parts_change_is_named(tmp_path: Path) -> None:
+    class Changing:
+        taps: frozenset[str] = frozenset()
+
+        def __call__(self, ctx: Any) -> dict[str, torch.Tensor]:
+            self.count = getattr(self, "count", 0) + 1
+            return {f"part{self.count}": ctx.output.pred["point"].square().sum(-1)}
+
+    with pytest.raises(MultigenError, match=r"parts may not change.*'loss/odd/part1'\] and are .*'loss/odd/part2'\]$"):
+        fitted(tmp_path, model=diffusion(more={"odd": Changing()}))
+
+
 # -------------------------------------------------------------------------------------------------------------------- going on
 
 
@@ -397,6 +409,24 @@ def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp
     assert probing == counted - 2 * 8 * 3
     assert torch.equal(before, weights(made)) and all(p.grad is None for p in made.parameters)
     assert peak_flops(torch.device("cpu")) > 1e9
+
+
+@pytest.mark.parametrize(
+    ("name", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA RTX A1000", 7),  # in no table: measured
+    ],
+)
+def test_the_best_of_a_gpu_is_found_by_the_words_of_its_name(monkeypatch: pytest.MonkeyPatch, name: str, tera: float) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(speed, "_measure", lambda *given: 7e12)
+    assert peak_flops(torch.device("cuda"), "bf16") == tera * 1e12
 
 
 def test_compiled_training_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
