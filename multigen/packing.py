@@ -40,7 +40,7 @@ class Packed:
         budget: most sites (or pairs, ...) of one micro-batch of one process, padding included. A larger example is a batch of
             its own.
         accumulate: micro-batches of one optimiser step.
-        rank, world: this process and their number.
+        rank, world: this process and their number. A step takes accumulate x world batches of the order, whoever takes which.
         seed: of the order.
         window: examples that are sorted together: more waste less padding, fewer mix better.
         power: 1 counts sites, 2 their pairs, for a network whose work and memory grow with the square of the size.

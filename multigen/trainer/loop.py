@@ -35,6 +35,10 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 """``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
 
 
+_BATCHES = "processes x accumulate"
+"""How many batches of a budget a step takes: with another number, steps that were made would have seen others."""
+
+
 class Observer(Protocol):
     """Looks at a model in training: draws samples, measures a validation loss."""
 
@@ -387,7 +391,7 @@ class Trainer:
         cut = (
             {"batch_size": split.batch_size}
             if isinstance(split := self.loader.split, Split)
-            else {UNITS[split.power]: split.budget}
+            else {UNITS[split.power]: split.budget, _BATCHES: split.world * split.accumulate}
         )
         return {"seed": self.seed, **cut, "examples": len(dataset), "data": dataset.fingerprint}
 
@@ -407,7 +411,8 @@ class Trainer:
         if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
             raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
         for name, value in self._order().items():
-            if (before := found.state["order"].get(name)) != value:
+            absent = value if name == _BATCHES else None  # checkpoints of earlier versions do not tell it
+            if (before := found.state["order"].get(name, absent)) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)

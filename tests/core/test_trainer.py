@@ -21,7 +21,7 @@ from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 from multigen import checkpoint
 from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
-from multigen.files import read_json
+from multigen.files import read_json, write_json
 from multigen.objective import Denoising, Objective
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
@@ -122,10 +122,21 @@ def test_batches_by_tokens_are_resumed_to_the_bit(tmp_path: Path) -> None:
         parts.fit()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters, parts.parameters, strict=True))
     assert "padding_share" in whole.run.history()[0]
-    with pytest.raises(MultigenError, match="was trained with batch_tokens 12, and now it is 10"):
-        trainer(tmp_path / "parts", model=diffusion(statistics=False), **{**settings, "batch_tokens": 10}, steps=15).fit()
+    for other, words in (({"batch_tokens": 10}, "batch_tokens 12"), ({"accumulate": 1}, "processes x accumulate 2")):
+        with pytest.raises(MultigenError, match=f"was trained with {words}, and now it is {next(iter(other.values()))}"):
+            trainer(tmp_path / "parts", model=diffusion(statistics=False), **{**settings, **other}, steps=15).fit()
     with pytest.raises(MultigenError, match=r"give one of .*batch_pairs; got batch_size=8, batch_tokens=12"):
         trainer(tmp_path / "both", batch_tokens=12)
+
+
+def test_checkpoints_that_do_not_tell_how_many_batches_a_step_took_are_gone_on_with(tmp_path: Path) -> None:
+    settings = {"batch_size": None, "batch_tokens": 12, "accumulate": 2, "checkpoint_every": 3}
+    fitted(tmp_path, model=diffusion(statistics=False), steps=3, **settings)
+    path = tmp_path / "checkpoints/step_00000003/state.json"
+    state = read_json(path)
+    del state["order"]["processes x accumulate"]
+    write_json(path, state)
+    assert fitted(tmp_path, model=diffusion(statistics=False), steps=6, **settings).step == 6
 
 
 def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
