@@ -79,6 +79,7 @@ class Trainer:
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
+        ema_warmup: they begin with a lower decay, for short runs; False is a constant decay, as published for SiT and REED.
         clip: largest norm of the gradient; None does not clip. Terms that only probe, see `multigen.objective.Objective`, are
             clipped by a norm of their own, so that they change nothing about the rest.
         precision: "no" (float32), "bf16" or "fp16" autocast; "auto" is "bf16" where the device is fast at it, else "no".
@@ -91,6 +92,7 @@ class Trainer:
         seed: of data order, noise and dropout. Initial weights are the caller's.
         checkpoint_every: steps between checkpoints.
         keep: number of checkpoints that are kept.
+        keep_every: those of every so many steps are kept besides; a multiple of `checkpoint_every`.
         log_every: steps between readings of losses.
         log_to: further logs: "tensorboard" (if installed), "wandb".
         max_bad_losses: the run stops when so many steps had losses that are not finite. Such steps change no weights.
@@ -113,6 +115,7 @@ class Trainer:
         accumulate: int = 1,
         schedule: Weight = 1.0,
         ema: Sequence[float] = (0.999,),
+        ema_warmup: bool = True,
         clip: float | None = 1.0,
         precision: str = "no",
         compile: bool = False,
@@ -122,6 +125,7 @@ class Trainer:
         seed: int = 0,
         checkpoint_every: int = 500,
         keep: int = 3,
+        keep_every: int | None = None,
         log_every: int = 20,
         log_to: Sequence[str] = ("tensorboard",),
         max_bad_losses: int = 10,
@@ -132,11 +136,14 @@ class Trainer:
         at_least(1, log_every=log_every, max_bad_losses=max_bad_losses)
         if clip is not None and not clip > 0:
             raise MultigenError(f"clip is above 0, got {clip}; null switches it off")
+        if keep_every is not None and (keep_every < 1 or keep_every % checkpoint_every):
+            raise MultigenError(f"keep_every is a multiple of checkpoint_every, which is {checkpoint_every}, got {keep_every}")
         for observer in observers:
             at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
         self.steps, self.accumulate, self.schedule = steps, accumulate, schedule
         self.clip, self.seed, self.max_bad_losses = clip, seed, max_bad_losses
-        self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
+        self.checkpoint_every, self.log_every, self.log_to = checkpoint_every, log_every, log_to
+        self.keep, self.keep_every = keep, keep_every
         self.observers, self.modality, self.run, self._show = observers, modality, run, progress
         self.step = 0
         """Optimiser updates made."""
@@ -151,18 +158,18 @@ class Trainer:
             sharding.check(self.precision, compile)
         split = _split(dataset, batch_size, {1: batch_tokens, 2: batch_pairs}, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
-        self._take(diffusion, optimizer, ema)
+        self._take(diffusion, optimizer, [partial(Ema, decay=decay, warmup=ema_warmup) for decay in ema])
         for encoder in modality.encoders.values():
             encoder.to(self.device)
         if compile:
             self.diffusion.denoiser.compile()
 
-    def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, ema: Sequence[float]) -> None:
+    def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, averages: Iterable[Callable[[nn.Module], Ema]]) -> None:
         """Bring what is trained to the device, and put around it what training it needs."""
         self.diffusion = cast(Diffusion, distributed.release(diffusion))
         prepare = partial(self.accelerator.prepare_model, evaluation_mode=True) if self.sharded else self.accelerator.prepare
         self.model: nn.Module = prepare(self.diffusion)
-        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
+        self.averages = [make(self.diffusion.denoiser) for make in averages]
         if self.sharded:
             self._share()
         self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
@@ -383,7 +390,7 @@ class Trainer:
         if not self.main:
             return
         own = {"config": self.run.digest, "order": self._order(), "meter": meter}
-        checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep)
+        checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep, self.keep_every)
 
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""

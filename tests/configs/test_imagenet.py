@@ -30,7 +30,8 @@ def test_what_the_arms_share(name):
     optimizer = config["optimizer"]
     assert (optimizer["_target_"], optimizer["lr"], optimizer["weight_decay"]) == ("torch.optim.AdamW", 1e-4, 0.0)
     trainer = config["trainer"]
-    assert (trainer["batch_size"], trainer["ema"], trainer["clip"], trainer["steps"]) == (256, [0.9999], 1.0, 1_000_000)
+    assert (trainer["batch_size"], trainer["clip"], trainer["steps"]) == (256, 1.0, 1_000_000)
+    assert (trainer["ema"], trainer["ema_warmup"]) == ([0.9999], False)
     assert experiment.diffusion.drop == 0.1 and config["modality"]["scale"] == 0.18215
     assert config["modality"]["labels"] == "uniform"
     assert (net.size, net.channels, net.patch, net.classes, len(net.blocks)) == (32, 4, 2, 1000, 28)
@@ -62,6 +63,14 @@ def test_reed_is_two_targets_at_two_depths_and_a_curriculum():
     shapes = [[tuple(layer.weight.shape) for layer in list(terms[k].projector)[::2]] for k in ("patches", "captions")]
     assert shapes == [[(2048, 1152), (2048, 2048), (z, 2048)] for z in (768, 3584)]
     assert all(isinstance(layer, torch.nn.SiLU) for layer in list(terms["patches"].projector)[1::2])
+
+
+@pytest.mark.parametrize("name", ["sit", "repa", "reed"])
+def test_the_checkpoints_of_published_figures_are_kept(name):
+    config = compose("train", [f"experiment=image/imagenet256_{name}"])
+    published = compose("benchmark", ["domain=imagenet"])["domain"]["about"]["expected"]
+    assert config["trainer"]["keep_every"] == 50_000 and 50_000 % config["trainer"]["checkpoint_every"] == 0
+    assert all(n % 50_000 == 0 for arm in ("vanilla", "repa", "reed") for n in published[arm])
 
 
 def test_a_diagnosis_of_the_baseline_reads_what_another_experiment_reads():

@@ -154,6 +154,8 @@ def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
         ({"workers": -1}, r"^workers is at least 0, got -1"),
         ({"observers": [SimpleNamespace(every=0)]}, r"SimpleNamespace\.every is at least 1, got 0"),
         ({"ema": (1.5,)}, r"1\.5"),
+        ({"keep_every": 7}, r"^keep_every is a multiple of checkpoint_every, which is 5, got 7"),
+        ({"keep_every": 0}, r"^keep_every is a multiple of checkpoint_every, which is 5, got 0"),
         ({"clip": -1.0}, r"^clip is above 0, got -1\.0; null switches it off"),
         ({"clip": 0.0}, r"^clip is above 0, got 0\.0"),
         ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
@@ -321,6 +323,12 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -
     assert again.step == 6
     longer = fitted(parts, config={"trainer": {"steps": 12}})
     assert torch.equal(weights(whole), weights(longer))
+
+
+def test_checkpoints_are_kept_and_weights_averaged_as_it_is_set(tmp_path: Path) -> None:
+    made = fitted(tmp_path, checkpoint_every=2, keep=1, keep_every=6, steps=10, ema=(0.9,), ema_warmup=False)
+    assert [int(p.name[-2:]) for p in checkpoint.paths(tmp_path / "checkpoints")] == [6, 10]
+    assert [average.warmup for average in made.averages] == [False] and made.averages[0].name == "ema_0.9"
 
 
 def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path: Path) -> None:
