@@ -33,8 +33,7 @@ def composed(name, *overrides):
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
-SMALL_SIT = ["denoiser.width=16", "denoiser.depth=16", "denoiser.heads=2", "trainer.workers=0", "trainer.precision=no"]
-"""As deep as the second tap of the published network."""
+SMALL_SIT = ["denoiser.width=16", "denoiser.depth=4", "denoiser.heads=2", "trainer.workers=0", "trainer.precision=no"]
 
 
 def small(name):
