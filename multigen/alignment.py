@@ -162,12 +162,13 @@ class Alignment(nn.Module):
         if self.pool:
             hidden, z = pool(Features(hidden.value, mask)), pool(z)  # (B, H), (B, D)
             mask = hidden.mask  # (B,)
-        pred = self.projector(hidden.value)  # (B, *sites, D)
+        # padding is filled before anything nonlinear: whatever stands there, not even its gradient reaches the projector
+        pred = self.projector(torch.where(mask[..., None], hidden.value, 0))  # (B, *sites, D)
         self._check(pred, z)
         # in float32 whatever autocast says: a cosine in half precision overflows on large features
         with torch.autocast(pred.device.type, enabled=False):
             real = mask & z.mask  # (B, *sites)
-            # padding is cut out before anything nonlinear: whatever stands there, not even its gradient leaks
+            # sites without a target are cut out as well, and padding once more: a projector makes it something
             pred, goal = (torch.where(real[..., None], x.float(), 0) for x in (pred, z.value))  # (B, *sites, D) each
             return {"": self.similarity(pred, goal, real) * self.gate(self._time(ctx))}  # (B,)
 

@@ -65,7 +65,14 @@ class Checkpoint(NamedTuple):
 # ------------------------------------------------------------------------------------------------------------------ writing
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int = 3) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensors],
+    state: Mapping[str, Any],
+    keep: int = 3,
+    keep_every: int | None = None,
+) -> Path:
     """Write the checkpoint of a step and remove the oldest ones beyond `keep`.
 
     Args:
@@ -74,6 +81,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
         tensors: file name without ending -> name -> tensor.
         state: what is no tensor, as JSON values.
         keep: number of checkpoints to keep, at least 1.
+        keep_every: those of its multiples are never removed.
 
     Raises:
         MultigenError: the disk is full, ... The previous checkpoints are untouched.
@@ -90,7 +98,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
             raise MultigenError(str(error).replace(part.name, path.name)) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        _prune(folder, keep)
+        _prune(folder, keep, keep_every)
     return path
 
 
@@ -126,9 +134,10 @@ def _publish(part: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _prune(folder: Path, keep: int) -> None:
+def _prune(folder: Path, keep: int, keep_every: int | None) -> None:
     for old in paths(folder)[: -max(keep, 1)]:
-        _remove(old)
+        if keep_every is None or _step(old) % keep_every:
+            _remove(old)
 
 
 def _remove(path: Path) -> None:
@@ -143,7 +152,11 @@ def _remove(path: Path) -> None:
 def paths(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     found = [p for p in folder.glob("step_*") if p.is_dir() and _NAME.fullmatch(p.name)]
-    return sorted(found, key=lambda p: int(p.name.removeprefix("step_")))
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def read(path: Path, names: Iterable[str] | None = None) -> Checkpoint:

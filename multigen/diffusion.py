@@ -79,7 +79,9 @@ class Diffusion(nn.Module):
     def _previous(self, noisy: State, t: State, cond: State, batch: Batch, step: int) -> State | None:
         """Some training steps get a first prediction; in evaluation all do, as in a sampler.
 
-        The coin is a function of the step, so that all processes agree on it.
+        The coin is a function of the step, so that all processes agree on it: a first pass in some of them would make the
+        others wait, and for ever where weights lie in parts that every pass gathers. No seed enters it: all runs, and so all
+        arms and seeds of a comparison, make their first passes in the same steps.
         """
         coin = hash64("self-conditioning", step) % 10**6 / 10**6 if self.training else 0.0
         if coin >= self.self_conditioning:

@@ -15,24 +15,26 @@ class Ema:
 
     After the n-th update of the network (n = 1, 2, ...)::
 
-        average <- d * average + (1 - d) * weights,    d = min(decay, n / (9 + n))
+        average <- d * average + (1 - d) * weights,    d = min(decay, n / (9 + n)), or always decay without a warm-up
 
     The lower decay in the beginning forgets the random initialisation, so that short runs have a usable average as well.
-    It is a function of n alone: nothing but the average has to be saved.
+    It is a function of n alone: nothing but the average has to be saved. Without it, as SiT and REED average, the average
+    begins as a copy of the weights at the start, of which decay^n is left after n updates.
 
     Args:
         source: the network in training, already on its device. Trainable parameters are averaged, buffers are copied at every
             update, frozen parameters once.
         decay: in [0, 1).
+        warmup: begin with the lower decay.
 
     Attributes:
         module: the averaged network, in evaluation mode, without gradients.
     """
 
-    def __init__(self, source: nn.Module, decay: float) -> None:
+    def __init__(self, source: nn.Module, decay: float, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise MultigenError(f"an EMA decay lies in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay, self.warmup = decay, warmup
         self.module = copy.deepcopy(source).eval().requires_grad_(False)
         self.follow(source)
 
@@ -53,8 +55,9 @@ class Ema:
     @torch.no_grad()
     def update(self, count: int) -> None:
         """Follow the network after its `count`-th update."""
+        decay = min(self.decay, count / (9 + count)) if self.warmup else self.decay
         if self._average:
-            torch._foreach_lerp_(self._average, self._weights, 1 - min(self.decay, count / (9 + count)))
+            torch._foreach_lerp_(self._average, self._weights, 1 - decay)
         for ours, theirs, name in self._buffers:
             getattr(ours, name).copy_(getattr(theirs, name))
 

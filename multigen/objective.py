@@ -29,16 +29,21 @@ class Context:
     noise: Noise
 
     def detached(self) -> Context:
-        """The same with hidden features cut from the graph: a term then trains its own parameters only."""
+        """The same with the network's output cut from the graph: a term then trains its own parameters only."""
+        pred = {k: x.detach() for k, x in self.output.pred.items()}  # (B, *sites, *features) each
         taps = {k: Features(f.value.detach(), f.mask) for k, f in self.output.taps.items()}
-        return replace(self, output=self.output._replace(taps=taps))
+        return replace(self, output=Output(pred, taps))
 
 
 class Losses(NamedTuple):
+    """To be differentiated is ``total + probe``; where no weight of a term with parameters is 0, ``total`` is all of it."""
+
     total: Tensor
-    """(), to be differentiated."""
+    """(), the weighted sum: the loss that is logged."""
     parts: dict[str, Tensor]
     """(), unweighted and detached: the batch mean of each part, for logs."""
+    probe: Tensor
+    """(), the sum of the terms that only probe at this step, see `Objective`: it moves their parameters and no others."""
 
 
 class Term(Protocol):
@@ -122,8 +127,9 @@ class Objective(nn.Module):
         terms: name -> term. Terms that are modules are trained with the denoiser and never enter its own weights.
         weights: name -> constant or function of the global step; terms that are not named have weight 1.
 
-    A term that owns parameters (an `Alignment` with its projector) and whose weight is 0 at this step sees detached features:
-    its projector goes on learning as a probe, and the denoiser receives exactly no gradient from it.
+    A term that owns parameters (an `Alignment` with its projector) and whose weight is 0 at this step sees a detached output:
+    its projector goes on learning as a probe, the denoiser receives exactly no gradient from it, and the total does not hold
+    it. Both are differentiated, so that the set of parameters with gradients never changes.
 
     Of a term with the attribute ``additive`` (`Denoising`) and several parts the sum is logged too, under its own name.
     """
@@ -140,17 +146,26 @@ class Objective(nn.Module):
         self.trained = nn.ModuleDict({name: term for name, term in terms.items() if isinstance(term, nn.Module)})
         self.taps: frozenset[str] = frozenset().union(*(term.taps for term in terms.values()))
 
+    def probing(self, step: int) -> list[str]:
+        """The terms that only probe at this step."""
+        return [name for name in self.trained if weight_at(self.weights[name], step) == 0]
+
     def forward(self, ctx: Context, step: int) -> Losses:
-        total = ctx.batch.key.new_zeros((), dtype=torch.float32)  # ()
+        total = probe = ctx.batch.key.new_zeros((), dtype=torch.float32)  # ()
         parts: dict[str, Tensor] = {}
+        probing = self.probing(step)
         for name, term in self.terms.items():
-            weight = weight_at(self.weights[name], step)
-            probing = weight == 0 and name in self.trained
-            means = {part: loss.float().mean() for part, loss in term(ctx.detached() if probing else ctx).items()}  # () each
+            means = self._means(term, ctx.detached() if name in probing else ctx)
             if getattr(term, "additive", False) and len(means) > 1:
                 parts[name] = torch.stack(list(means.values())).sum().detach()  # ()
-            for part, mean in means.items():
-                # weight 0 keeps the term in the graph, so that the set of parameters with gradients never changes
-                total = total + (mean if probing else weight * mean)
-                parts[f"{name}/{part}" if part else name] = mean.detach()
-        return Losses(total, parts)
+            parts |= {f"{name}/{part}" if part else name: mean.detach() for part, mean in means.items()}
+            if name in probing:
+                probe = sum(means.values(), probe)  # ()
+            else:  # weight 0 too: a term without parameters stays in the graph
+                weight = weight_at(self.weights[name], step)
+                total = sum((weight * mean for mean in means.values()), total)  # ()
+        return Losses(total, parts, probe)
+
+    @staticmethod
+    def _means(term: Term, ctx: Context) -> dict[str, Tensor]:
+        return {part: loss.float().mean() for part, loss in term(ctx).items()}  # () each

@@ -3,6 +3,9 @@
 Each epoch is the epoch's own permutation, cut into windows; in a window, examples are sorted by size and packed as long as
 (number of examples) x (largest size) ^ power stays within the budget; at last the batches are shuffled. No example is dropped,
 and everything is a function of (seed, epoch), so a run goes on from any step.
+
+Batches hold different numbers of examples. Where a step has several of them, of several processes or accumulated, its loss is
+the mean of their means: an example of a batch of few, which are the large ones, counts more than one of a batch of many.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class Packed:
         budget: most sites (or pairs, ...) of one micro-batch of one process, padding included. A larger example is a batch of
             its own.
         accumulate: micro-batches of one optimiser step.
-        rank, world: this process and their number.
+        rank, world: this process and their number. A step takes accumulate x world batches of the order, whoever takes which.
         seed: of the order.
         window: examples that are sorted together: more waste less padding, fewer mix better.
         power: 1 counts sites, 2 their pairs, for a network whose work and memory grow with the square of the size.

@@ -125,7 +125,8 @@ def diffusion(
 ) -> Diffusion:
     torch.manual_seed(seed)
     terms: dict[str, Any] = {"denoise": Denoising(), "align": Alignment("hidden", "features", nn.Linear(8, 3)), **(more or {})}
-    objective = Objective(terms, {"denoise": Ramp(warmup=5), "align": Ramp(peak=0.5, fall="linear", horizon=12)})
+    # in the last steps of a run of 12 the alignment only probes
+    objective = Objective(terms, {"denoise": Ramp(warmup=5), "align": Ramp(peak=0.5, fall="linear", horizon=10)})
     return Diffusion(Net(dropout, statistics, blocks), {"point": Gaussian("velocity")}, objective, drop=0.2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,22 @@ def compose(command: str = "train", overrides: Sequence[str] = (), resolve: bool
         return plain(hydra.compose(command, list(overrides)), resolve)
 
 
+def share(part: str, whole: int) -> int:
+    """A part of a depth in whole blocks, at least one.
+
+    >>> share("2/7", 28), share("2/7", 12)
+    (8, 3)
+    """
+    return max(1, round(Fraction(part) * whole))
+
+
 def plain(config: Any, resolve: bool = True) -> Config:
     """An OmegaConf node as dicts and lists, interpolations resolved or left as they are written."""
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
     OmegaConf.register_new_resolver("times", operator.mul, replace=True)  # ${times:2,${denoiser.width}}
+    OmegaConf.register_new_resolver("share", share, replace=True)  # block${share:2/7,${denoiser.depth}}
     try:
         found = OmegaConf.to_container(config, resolve=resolve)
     except InterpolationToMissingValueError as error:

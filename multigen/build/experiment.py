@@ -13,9 +13,11 @@ import torch
 from multigen.build.compose import Config
 from multigen.build.make import call, check, make
 from multigen.cache import Cached, InMemory, Storage, load_teacher, open_cache, paired
+from multigen.denoiser import check_taps
 from multigen.diffusion import Diffusion
 from multigen.files import nearest
 from multigen.modality import Dataset, Encoder, Metric, Modality, whole
+from multigen.objective import Objective
 from multigen.process import Process
 from multigen.random import hash64
 from multigen.run import Run
@@ -162,8 +164,15 @@ class Experiment:
     def diffusion(self) -> Diffusion:
         with _seeded(self.seed, "objective"):
             objective = self._make("objective")
+        self._check_taps(objective)
         times = make(self.config.get("times"), "times")
         return self._make("diffusion")(self.denoiser, self.processes, objective, times)
+
+    def _check_taps(self, objective: Objective) -> None:
+        """Refuse a term that asks for what the network, if it tells what it has, has not: the first step would be too late."""
+        known = getattr(self.denoiser, "tap_names", None)
+        for name, term in objective.terms.items() if known is not None else ():
+            call(check_taps, (term.taps, known), {}, f"objective.terms.{name}")
 
     @property
     def seed(self) -> int:

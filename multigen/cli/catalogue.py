@@ -11,12 +11,12 @@ from multigen.build import config_dir, options
 
 
 def help_text(command: str) -> str:
-    """The leading comment of ``configs/COMMAND.yaml``; ``{experiments}`` and ``{domains}`` in it become their lists."""
+    """The leading comment of ``configs/COMMAND.yaml``; its ``{experiments}``, ``{domains}``, ``{samplers}`` become lists."""
     lists = {"{experiments}": "experiment", "{domains}": "domain"}
     lines = []
     for line in comment(config_dir() / f"{command}.yaml"):
         lines += _listed(lists[line.strip()]) if line.strip() in lists else [line]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("{samplers}", ", ".join(options("sampler")))
 
 
 def choose(group: str) -> str:

@@ -117,9 +117,9 @@ def learns_one_batch(
     diffusion.train()
     losses = []
     for step in range(steps):
-        total = diffusion(batch, step).total  # ()
+        total, _, probe = diffusion(batch, step)  # (), parts, ()
         optimizer.zero_grad()
-        total.backward()
+        (total + probe).backward()
         optimizer.step()
         losses.append(float(total.detach()))
     assert losses[-1] < ratio * losses[0], (

@@ -35,6 +35,10 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 """``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
 
 
+_BATCHES = "processes x accumulate"
+"""How many batches of a budget a step takes: with another number, steps that were made would have seen others."""
+
+
 class Observer(Protocol):
     """Looks at a model in training: draws samples, measures a validation loss."""
 
@@ -69,12 +73,15 @@ class Trainer:
         steps: optimiser updates of the whole run.
         batch_size: examples of one update, over all micro-batches and processes.
         batch_tokens: in its place, sites of one micro-batch of one process, padding included; examples of similar size
-            (``sizes`` of the data set) are put together, see `multigen.packing.Packed`.
+            (``sizes`` of the data set) are put together, see `multigen.packing.Packed`. With `accumulate` or several processes
+            a step's loss is the mean of its micro-batches' means, which hold different numbers of examples.
         batch_pairs: in its place, pairs of sites, for a network whose work grows with the square of the size.
         accumulate: micro-batches of one update.
         schedule: factor of the learning rate, constant or a function of the global step.
         ema: decays of the averages of the denoiser's weights, see `multigen.ema.Ema`; the first is sampled from by default.
-        clip: largest norm of the gradient; None does not clip.
+        ema_warmup: they begin with a lower decay, for short runs; False is a constant decay, as published for SiT and REED.
+        clip: largest norm of the gradient; None does not clip. Terms that only probe, see `multigen.objective.Objective`, are
+            clipped by a norm of their own, so that they change nothing about the rest.
         precision: "no" (float32), "bf16" or "fp16" autocast; "auto" is "bf16" where the device is fast at it, else "no".
         compile: compile the denoiser with `torch.compile`.
         shard: several processes share the weights, what the optimiser remembers and the averages instead of each keeping all
@@ -85,6 +92,7 @@ class Trainer:
         seed: of data order, noise and dropout. Initial weights are the caller's.
         checkpoint_every: steps between checkpoints.
         keep: number of checkpoints that are kept.
+        keep_every: those of every so many steps are kept besides; a multiple of `checkpoint_every`.
         log_every: steps between readings of losses.
         log_to: further logs: "tensorboard" (if installed), "wandb".
         max_bad_losses: the run stops when so many steps had losses that are not finite. Such steps change no weights.
@@ -107,6 +115,7 @@ class Trainer:
         accumulate: int = 1,
         schedule: Weight = 1.0,
         ema: Sequence[float] = (0.999,),
+        ema_warmup: bool = True,
         clip: float | None = 1.0,
         precision: str = "no",
         compile: bool = False,
@@ -116,6 +125,7 @@ class Trainer:
         seed: int = 0,
         checkpoint_every: int = 500,
         keep: int = 3,
+        keep_every: int | None = None,
         log_every: int = 20,
         log_to: Sequence[str] = ("tensorboard",),
         max_bad_losses: int = 10,
@@ -124,11 +134,16 @@ class Trainer:
     ) -> None:
         at_least(1, steps=steps, checkpoint_every=checkpoint_every, keep=keep)
         at_least(1, log_every=log_every, max_bad_losses=max_bad_losses)
+        if clip is not None and not clip > 0:
+            raise MultigenError(f"clip is above 0, got {clip}; null switches it off")
+        if keep_every is not None and (keep_every < 1 or keep_every % checkpoint_every):
+            raise MultigenError(f"keep_every is a multiple of checkpoint_every, which is {checkpoint_every}, got {keep_every}")
         for observer in observers:
             at_least(1, **{f"observers.{type(observer).__name__}.every": observer.every})
         self.steps, self.accumulate, self.schedule = steps, accumulate, schedule
         self.clip, self.seed, self.max_bad_losses = clip, seed, max_bad_losses
-        self.checkpoint_every, self.keep, self.log_every, self.log_to = checkpoint_every, keep, log_every, log_to
+        self.checkpoint_every, self.log_every, self.log_to = checkpoint_every, log_every, log_to
+        self.keep, self.keep_every = keep, keep_every
         self.observers, self.modality, self.run, self._show = observers, modality, run, progress
         self.step = 0
         """Optimiser updates made."""
@@ -145,18 +160,18 @@ class Trainer:
             sharding.check(self.precision, compile)
         split = _split(dataset, batch_size, {1: batch_tokens, 2: batch_pairs}, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
-        self._take(diffusion, optimizer, ema)
+        self._take(diffusion, optimizer, [partial(Ema, decay=decay, warmup=ema_warmup) for decay in ema])
         for encoder in modality.encoders.values():
             encoder.to(self.device)
         if compile:
             self.diffusion.denoiser.compile()
 
-    def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, ema: Sequence[float]) -> None:
+    def _take(self, diffusion: Diffusion, optimizer: MakeOptimizer, averages: Iterable[Callable[[nn.Module], Ema]]) -> None:
         """Bring what is trained to the device, and put around it what training it needs."""
         self.diffusion = cast(Diffusion, distributed.release(diffusion))
         prepare = partial(self.accelerator.prepare_model, evaluation_mode=True) if self.sharded else self.accelerator.prepare
         self.model: nn.Module = prepare(self.diffusion)
-        self.averages = [Ema(self.diffusion.denoiser, decay) for decay in ema]
+        self.averages = [make(self.diffusion.denoiser) for make in averages]
         if self.sharded:
             self._share()
         self.parameters = [p for p in self.diffusion.parameters() if p.requires_grad]
@@ -184,10 +199,9 @@ class Trainer:
         for i, batch in enumerate(micro_batches):
             with self._exchanging(last=i == len(micro_batches) - 1):
                 losses = self.model(self.encode(batch), self.step)
-                self.accelerator.backward(losses.total / len(micro_batches))
+                self.accelerator.backward((losses.total + losses.probe) / len(micro_batches))
             self.meter.add(losses)
-        norm = sharding.whole(self.accelerator.clip_grad_norm_(self.parameters, self.clip or float("inf")))  # ()
-        self._update(self.meter.close(norm, self.step))
+        self._update(self.meter.close(self._clip(), self.step))
         self.step += 1
         for average in self.averages:
             average.update(self.step)
@@ -209,6 +223,21 @@ class Trainer:
         if self.sharded:
             sharding.synchronise(self.diffusion, last)
         return contextlib.nullcontext() if last or self.sharded else self.accelerator.no_sync(self.model)
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient.
+
+        Returns:
+            () its norm, to which terms that only probe at this step add nothing; not finite if theirs is not.
+        """
+        objective, most = self.diffusion.objective, self.clip or float("inf")
+        probes = {p for name in objective.probing(self.step) for p in objective.trained[name].parameters() if p.requires_grad}
+        rest = [p for p in self.parameters if p not in probes]
+        norm = sharding.whole(self.accelerator.clip_grad_norm_(rest, most))  # (); of fp16 it unscales all gradients
+        if not probes:
+            return norm
+        theirs = sharding.whole(nn.utils.clip_grad_norm_([p for p in self.parameters if p in probes], most))  # ()
+        return norm + 0 * theirs  # ()
 
     def _update(self, good: Tensor) -> None:
         """Let the optimiser step if the step is good, without waiting for the device where that can be avoided."""
@@ -363,7 +392,7 @@ class Trainer:
         if not self.main:
             return
         own = {"config": self.run.digest, "order": self._order(), "meter": meter, "lap": lap}
-        checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep)
+        checkpoint.save(self.run.checkpoints, self.step, files, {**own, **state}, self.keep, self.keep_every)
 
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""
@@ -371,7 +400,7 @@ class Trainer:
         cut = (
             {"batch_size": split.batch_size}
             if isinstance(split := self.loader.split, Split)
-            else {UNITS[split.power]: split.budget}
+            else {UNITS[split.power]: split.budget, _BATCHES: split.world * split.accumulate}
         )
         return {"seed": self.seed, **cut, "examples": len(dataset), "data": dataset.fingerprint}
 
@@ -391,7 +420,8 @@ class Trainer:
         if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
             raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
         for name, value in self._order().items():
-            if (before := found.state["order"].get(name)) != value:
+            absent = value if name == _BATCHES else None  # checkpoints of earlier versions do not tell it
+            if (before := found.state["order"].get(name, absent)) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)

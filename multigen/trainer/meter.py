@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from multigen.objective import Losses
+from multigen.state import MultigenError
 
 Reduce = Callable[[Tensor], Tensor]
 """Sum of a tensor over the processes."""
@@ -56,7 +57,8 @@ class Meter:
         names = ["loss", *(f"loss/{name}" for name in losses.parts)]
         if not self._names:
             self._begin(names)
-        assert names == self._names, f"the losses were {self._names} and are now {names}"
+        if names != self._names:
+            raise MultigenError(f"a term's parts may not change from step to step: losses were {self._names} and are {names}")
         self._pending.append(torch.stack([losses.total.detach(), *losses.parts.values()]))  # (P - 1,)
 
     def close(self, norm: Tensor, step: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 _TERA = 1e12
 
-_PEAKS = {  # name contains -> (bfloat16 and float16, float32 matrix products), dense, as the manufacturer states them
+_PEAKS = {  # words of the name -> (bfloat16 and float16, float32 matrix products), dense, as the manufacturer states them
     "H200": (989, 67),
     "H100 PCIe": (756, 51),
     "H100": (989, 67),
     "A100": (312, 19.5),
     "L40S": (362, 91.6),
+    "L40": (181, 90.5),
     "L4": (121, 30.3),
     "A10": (125, 31.2),
     "V100": (125, 15.7),
@@ -38,7 +40,7 @@ def peak_flops(device: torch.device, precision: str = "no") -> float:
     """FLOP/s of matrix products at best: from a table of GPUs, else measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     for known, (half, single) in _PEAKS.items():
-        if known in name:
+        if re.search(rf"\b{known}\b", name):  # an L40 is no L4
             return (single if precision == "no" else half) * _TERA
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return _measure(device, dtype, 512 if device.type == "cpu" else 4096)
@@ -77,7 +79,8 @@ def training_flops(diffusion: nn.Module, batch: Batch, step: int) -> float | Non
     some = batch.map(lambda x: x[:2])
     try:
         with counting() as counter:
-            _once(copy.deepcopy(diffusion))(some, step).total.backward()
+            losses = _once(copy.deepcopy(diffusion))(some, step)
+            (losses.total + losses.probe).backward()
         return counter.get_total_flops() / len(some)
     except Exception:  # a statistic must not stop a run; what is really wrong, the step itself will say
         return None

@@ -10,7 +10,7 @@ import yaml
 from multigen.build import compose, config_dir, make, options
 from multigen.build.experiment import Experiment
 from multigen.build.make import check
-from multigen.cli.catalogue import comment, describe, experiments
+from multigen.cli.catalogue import comment, describe, experiments, help_text
 from multigen.cli.evaluate import with_data
 from multigen.cli.main import COMMANDS
 from multigen.cli.prepare import prepare_targets
@@ -33,8 +33,7 @@ def composed(name, *overrides):
     return compose("train", [f"experiment={name}", *needed, *(["embeddings=DIR"] if "pdb_reed" in name else []), *overrides])
 
 
-SMALL_SIT = ["denoiser.width=16", "denoiser.depth=16", "denoiser.heads=2", "trainer.workers=0", "trainer.precision=no"]
-"""As deep as the second tap of the published network."""
+SMALL_SIT = ["denoiser.width=16", "denoiser.depth=4", "denoiser.heads=2", "trainer.workers=0", "trainer.precision=no"]
 
 
 def small(name):
@@ -223,6 +222,11 @@ def test_file_is_yaml_that_begins_with_what_it_is(path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_composed(command):
     compose(command)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_help_names_every_sampler(command):
+    assert f"{', '.join(options('sampler'))}; the run's own sampler if not given" in help_text(command)
 
 
 def test_a_folder_of_pictures_trains_like_the_embedded_data(small_data, tmp_path):

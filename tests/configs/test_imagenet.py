@@ -12,6 +12,7 @@ from multigen.cli.diagnose import _taught
 from multigen.curriculum import weight_at
 from multigen.process import Gaussian
 from multigen.sampling import EulerMaruyama
+from multigen.state import MultigenError
 
 NAMES = ("sit", "repa", "reed", "dit")
 
@@ -30,7 +31,8 @@ def test_what_the_arms_share(name):
     optimizer = config["optimizer"]
     assert (optimizer["_target_"], optimizer["lr"], optimizer["weight_decay"]) == ("torch.optim.AdamW", 1e-4, 0.0)
     trainer = config["trainer"]
-    assert (trainer["batch_size"], trainer["ema"], trainer["clip"], trainer["steps"]) == (256, [0.9999], 1.0, 1_000_000)
+    assert (trainer["batch_size"], trainer["clip"], trainer["steps"]) == (256, 1.0, 1_000_000)
+    assert (trainer["ema"], trainer["ema_warmup"]) == ([0.9999], False)
     assert experiment.diffusion.drop == 0.1 and config["modality"]["scale"] == 0.18215
     assert config["modality"]["labels"] == "uniform"
     assert (net.size, net.channels, net.patch, net.classes, len(net.blocks)) == (32, 4, 2, 1000, 28)
@@ -62,6 +64,29 @@ def test_reed_is_two_targets_at_two_depths_and_a_curriculum():
     shapes = [[tuple(layer.weight.shape) for layer in list(terms[k].projector)[::2]] for k in ("patches", "captions")]
     assert shapes == [[(2048, 1152), (2048, 2048), (z, 2048)] for z in (768, 3584)]
     assert all(isinstance(layer, torch.nn.SiLU) for layer in list(terms["patches"].projector)[1::2])
+
+
+@pytest.mark.parametrize(
+    ("size", "taps"), [("s", ["block3", "block7"]), ("b", ["block3", "block7"]), ("l", ["block7", "block14"])]
+)
+def test_taps_lie_as_far_into_a_smaller_network(size, taps):
+    experiment = made("reed", f"denoiser=sit_{size}", "denoiser.width=64", "denoiser.heads=2")
+    terms = experiment.diffusion.objective.terms
+    assert [terms[k].tap for k in ("patches", "captions")] == taps
+    assert set(taps) <= set(experiment.denoiser.tap_names)
+
+
+def test_a_tap_that_the_network_lacks_is_refused_before_the_first_step():
+    with pytest.raises(MultigenError, match=r"^objective\.terms\.captions: the network has no tap 'block16'.*'?block12"):
+        made("reed", "denoiser=sit_b", "objective.terms.captions.tap=block16")
+
+
+@pytest.mark.parametrize("name", ["sit", "repa", "reed"])
+def test_the_checkpoints_of_published_figures_are_kept(name):
+    config = compose("train", [f"experiment=image/imagenet256_{name}"])
+    published = compose("benchmark", ["domain=imagenet"])["domain"]["about"]["expected"]
+    assert config["trainer"]["keep_every"] == 50_000 and 50_000 % config["trainer"]["checkpoint_every"] == 0
+    assert all(n % 50_000 == 0 for arm in ("vanilla", "repa", "reed") for n in published[arm])
 
 
 def test_a_diagnosis_of_the_baseline_reads_what_another_experiment_reads():

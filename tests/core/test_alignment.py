@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -212,11 +213,15 @@ def test_the_gate_reads_the_time_of_its_component():
 @pytest.mark.parametrize("sites", ["tokens", "pairs"])
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("similarity", list(SIMILARITIES))
-def test_padding_changes_neither_loss_nor_gradient(similarity, pool, sites, filling):
+@pytest.mark.parametrize("projector", [nn.Identity, lambda: MLPProjector(Z, Z, hidden=16)], ids=["plain", "projected"])
+def test_padding_changes_neither_loss_nor_gradient(projector, similarity, pool, sites, filling):
     """A2: the same examples padded further, with anything in the padding of tap and target."""
+    torch.manual_seed(0)
+    first = projector()
+    second = copy.deepcopy(first)
     h, z = features(SITES[sites]), features(SITES[sites], seed=1)
     value = h.value.clone().requires_grad_(True)
-    small = align(Features(value, h.mask), z, similarity=similarity, pool=pool)
+    small = align(Features(value, h.mask), z, projector=first, similarity=similarity, pool=pool)
     small.sum().backward()
     wide = [size + 2 for size in SITES[sites]]
     box = (slice(None), *(slice(size) for size in SITES[sites]))
@@ -228,9 +233,11 @@ def test_padding_changes_neither_loss_nor_gradient(similarity, pool, sites, fill
 
     padded = pad(h)
     hidden = padded.value.requires_grad_(True)
-    large = align(Features(hidden, padded.mask), pad(z), similarity=similarity, pool=pool)
+    large = align(Features(hidden, padded.mask), pad(z), projector=second, similarity=similarity, pool=pool)
     large.sum().backward()
     assert torch.allclose(small, large, atol=1e-6)
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
     assert torch.allclose(hidden.grad[box][h.mask], value.grad[h.mask], atol=1e-6)
     assert (hidden.grad[~padded.mask] == 0).all()
 

@@ -45,6 +45,12 @@ def test_the_last_ones_are_kept_by_number_not_by_name(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path)) == 3
 
 
+def test_those_of_every_so_many_steps_are_kept_besides(tmp_path: Path) -> None:
+    for step in range(10, 80, 10):
+        checkpoint.save(tmp_path, step, TENSORS, {}, keep=2, keep_every=30)
+    assert [int(p.name[-2:]) for p in checkpoint.paths(tmp_path)] == [30, 60, 70]
+
+
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     path = save(tmp_path)
     (path / "model.safetensors").write_bytes(b"torn")

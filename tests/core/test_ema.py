@@ -29,6 +29,17 @@ def test_follows_the_formula_and_copies_the_rest() -> None:
     assert ema.module[1].num_batches_tracked == 4
 
 
+def test_without_a_warm_up_the_decay_is_constant() -> None:
+    net = nn.Linear(2, 3)
+    ema = Ema(net, 0.9, warmup=False)
+    first = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight.add_(1)
+    for n in (1, 2, 3):
+        ema.update(n)
+    assert torch.allclose(ema.module.weight, first + (1 - 0.9**3), atol=1e-6)
+
+
 def test_is_another_network_that_is_ready_for_use() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
     ema = Ema(net, 0.999)

@@ -76,7 +76,8 @@ def test_the_order_of_the_terms_does_not_matter():
 def gradients(weight) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
     ctx, term = context(), alignment()
     objective = Objective({"denoise": Denoising(), "tokens": term}, {"tokens": weight})
-    objective(ctx, 0).total.backward()
+    losses = objective(ctx, 0)
+    (losses.total + losses.probe).backward()
     return ctx.output.taps["block2"].value.grad, [p.grad for p in term.parameters()]
 
 
@@ -88,6 +89,33 @@ def test_weight_zero_trains_the_projector_and_nothing_else(weight):
     assert all(g is not None and g.abs().max() > 0 for g in projector)
     _, full = gradients(1.0)
     assert all(torch.equal(a, b) for a, b in zip(projector, full, strict=True))
+
+
+def test_a_term_that_probes_is_no_part_of_the_total():
+    """So neither the logged loss nor the held-out one jumps when an alignment has faded out."""
+    terms = {"denoise": Denoising(), "tokens": alignment()}
+    fading = Objective(terms, {"tokens": Ramp(fall="linear", horizon=10)})
+    alone = Objective({"denoise": Denoising()})(context(), 0)
+    losses = fading(context(), 10)
+    assert torch.equal(losses.total, alone.total) and alone.probe == 0
+    assert losses.probe == losses.parts["tokens"] != 0
+    before = fading(context(), 9)
+    assert before.probe == 0 and before.total.item() == pytest.approx(alone.total.item() + 0.1 * before.parts["tokens"].item())
+
+
+def test_weight_zero_cuts_predictions_too():
+    """A term with parameters may score what the network predicts, not only what it holds in between."""
+
+    class Scored(nn.Linear):
+        taps: frozenset[str] = frozenset()
+
+        def forward(self, ctx):
+            return {"": super().forward(ctx.output.pred["a"])[:, 0]}
+
+    ctx = context()
+    losses = Objective({"scored": Scored(2, 1)}, {"scored": 0.0})(ctx, 0)
+    losses.probe.backward()
+    assert ctx.output.pred["a"].grad is None
 
 
 def test_a_positive_weight_scales_the_gradient_of_the_backbone():

@@ -19,10 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 
 from multigen import checkpoint
-from multigen.files import read_json
+from multigen.alignment import Alignment
+from multigen.curriculum import Ramp
+from multigen.files import read_json, write_json
+from multigen.objective import Denoising, Objective
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
-from multigen.trainer import Diverged, Interrupted, Trainer
+from multigen.trainer import Diverged, Interrupted, Trainer, speed
 from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
 from multigen.trainer.speed import counting, peak_flops, training_flops
@@ -65,6 +68,31 @@ def test_a_step_is_forward_backward_clip_update_average(tmp_path: Path) -> None:
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+def test_a_weight_of_zero_trains_the_denoiser_as_no_term_does(tmp_path: Path) -> None:
+    """To the bit: what a probe learns enters neither the loss, nor the norm of the gradient, nor how it is clipped."""
+    probed, bare = diffusion(), diffusion()
+    terms = {**probed.objective.terms, "loud": Alignment("hidden", "features", torch.nn.Linear(8, 3), similarity="l2")}
+    probed.objective = Objective(terms, {"align": 0.0, "loud": Ramp(start=100)})
+    bare.objective = Objective({"denoise": Denoising()})
+    first, second = (fitted(tmp_path / str(i), model=m, clip=0.01, log_every=1) for i, m in enumerate((probed, bare)))
+    ours, theirs = (made.diffusion.denoiser.state_dict() for made in (first, second))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for name in ("loss", "loss/denoise/point", "gradient_norm"):
+        assert [e[name] for e in first.run.history()] == [e[name] for e in second.run.history()]
+    learned = [e["loss/loud"] for e in first.run.history()]
+    assert learned[-1] < learned[0]
+
+
+def test_a_probe_whose_gradient_is_not_finite_makes_a_step_bad(tmp_path: Path) -> None:
+    model = diffusion()
+    model.objective = Objective(model.objective.terms, {"align": 0.0})
+    made = trainer(tmp_path, model=model)
+    before = [p.detach().clone() for p in made.parameters]
+    made.diffusion.objective.trained["align"].projector.weight.register_hook(lambda g: g * torch.inf)
+    made.train_step(next(made.loader.steps(0, 1)))
+    assert made.meter.bad == 1 and all(torch.equal(a, b) for a, b in zip(made.parameters, before, strict=True))
+
+
 def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
     plain = partial(diffusion, dropout=0.0, statistics=False)
     one = fitted(tmp_path / "1", model=plain())
@@ -94,10 +122,21 @@ def test_batches_by_tokens_are_resumed_to_the_bit(tmp_path: Path) -> None:
         parts.fit()
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters, parts.parameters, strict=True))
     assert "padding_share" in whole.run.history()[0]
-    with pytest.raises(MultigenError, match="was trained with batch_tokens 12, and now it is 10"):
-        trainer(tmp_path / "parts", model=diffusion(statistics=False), **{**settings, "batch_tokens": 10}, steps=15).fit()
+    for other, words in (({"batch_tokens": 10}, "batch_tokens 12"), ({"accumulate": 1}, "processes x accumulate 2")):
+        with pytest.raises(MultigenError, match=f"was trained with {words}, and now it is {next(iter(other.values()))}"):
+            trainer(tmp_path / "parts", model=diffusion(statistics=False), **{**settings, **other}, steps=15).fit()
     with pytest.raises(MultigenError, match=r"give one of .*batch_pairs; got batch_size=8, batch_tokens=12"):
         trainer(tmp_path / "both", batch_tokens=12)
+
+
+def test_checkpoints_that_do_not_tell_how_many_batches_a_step_took_are_gone_on_with(tmp_path: Path) -> None:
+    settings = {"batch_size": None, "batch_tokens": 12, "accumulate": 2, "checkpoint_every": 3}
+    fitted(tmp_path, model=diffusion(statistics=False), steps=3, **settings)
+    path = tmp_path / "checkpoints/step_00000003/state.json"
+    state = read_json(path)
+    del state["order"]["processes x accumulate"]
+    write_json(path, state)
+    assert fitted(tmp_path, model=diffusion(statistics=False), steps=6, **settings).step == 6
 
 
 def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
@@ -115,6 +154,10 @@ def test_batch_size_must_be_divisible(tmp_path: Path) -> None:
         ({"workers": -1}, r"^workers is at least 0, got -1"),
         ({"observers": [SimpleNamespace(every=0)]}, r"SimpleNamespace\.every is at least 1, got 0"),
         ({"ema": (1.5,)}, r"1\.5"),
+        ({"keep_every": 7}, r"^keep_every is a multiple of checkpoint_every, which is 5, got 7"),
+        ({"keep_every": 0}, r"^keep_every is a multiple of checkpoint_every, which is 5, got 0"),
+        ({"clip": -1.0}, r"^clip is above 0, got -1\.0; null switches it off"),
+        ({"clip": 0.0}, r"^clip is above 0, got 0\.0"),
         ({"log_to": ("tensorbord",)}, "did you mean 'tensorboard'"),
         ({"log_to": ("wandb",)}, "pip install wandb"),
     ],
@@ -200,6 +243,18 @@ def test_weights_that_overflowed_are_not_saved(tmp_path: Path) -> None:
     assert not checkpoint.paths(tmp_path / "checkpoints")
 
 
+def test_a_term_whose_parts_change_is_named(tmp_path: Path) -> None:
+    class Changing:
+        taps: frozenset[str] = frozenset()
+
+        def __call__(self, ctx: Any) -> dict[str, torch.Tensor]:
+            self.count = getattr(self, "count", 0) + 1
+            return {f"part{self.count}": ctx.output.pred["point"].square().sum(-1)}
+
+    with pytest.raises(MultigenError, match=r"parts may not change.*'loss/odd/part1'\] and are .*'loss/odd/part2'\]$"):
+        fitted(tmp_path, model=diffusion(more={"odd": Changing()}))
+
+
 # -------------------------------------------------------------------------------------------------------------------- going on
 
 
@@ -268,6 +323,12 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(tmp_path: Path) -
     assert again.step == 6
     longer = fitted(parts, config={"trainer": {"steps": 12}})
     assert torch.equal(weights(whole), weights(longer))
+
+
+def test_checkpoints_are_kept_and_weights_averaged_as_it_is_set(tmp_path: Path) -> None:
+    made = fitted(tmp_path, checkpoint_every=2, keep=1, keep_every=6, steps=10, ema=(0.9,), ema_warmup=False)
+    assert [int(p.name[-2:]) for p in checkpoint.paths(tmp_path / "checkpoints")] == [6, 10]
+    assert [average.warmup for average in made.averages] == [False] and made.averages[0].name == "ema_0.9"
 
 
 def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path: Path) -> None:
@@ -363,8 +424,28 @@ def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp
     counted = training_flops(made.diffusion, batch, 0)
     # forward, gradient of weights and gradient of inputs of 3x8, 8x2 and 8x3; the first layer's input needs no gradient
     assert counted == 2 * (3 * (8 * 2 + 8 * 3) + 2 * 3 * 8)
+    probing = training_flops(made.diffusion, batch, 11)  # the gradient of the projector's input is not needed
+    assert probing == counted - 2 * 8 * 3
     assert torch.equal(before, weights(made)) and all(p.grad is None for p in made.parameters)
     assert peak_flops(torch.device("cpu")) > 1e9
+
+
+@pytest.mark.parametrize(
+    ("name", "tera"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L4", 121),
+        ("NVIDIA RTX A1000", 7),  # in no table: measured
+    ],
+)
+def test_the_best_of_a_gpu_is_found_by_the_words_of_its_name(monkeypatch: pytest.MonkeyPatch, name: str, tera: float) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(speed, "_measure", lambda *given: 7e12)
+    assert peak_flops(torch.device("cuda"), "bf16") == tera * 1e12
 
 
 def test_compiled_training_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

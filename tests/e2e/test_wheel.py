@@ -1,4 +1,6 @@
-"""The wheel holds all that is needed away from the checkout: code, modalities, configurations, the report's page."""
+"""The wheel holds all that is needed away from the checkout: code, modalities, configurations, the report's page. The source
+distribution holds what its Makefile and its tests read as well.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,14 @@ def test_wheel_holds_every_configuration(installed):
     assert packed == shipped
     assert (installed / "multigen/report/report.html.j2").is_file()
     assert not (installed / "tests").exists()
+
+
+def test_source_distribution_holds_what_make_demo_and_the_tests_read():
+    sdist = pytest.importorskip("hatchling.builders.sdist")
+    packed = {Path(file.distribution_path) for file in sdist.SdistBuilder(str(ROOT)).recurse_included_files()}
+    read = [p for folder in ("configs", "data/examples", ".benchmark") for p in (ROOT / folder).rglob("*") if p.is_file()]
+    read += [ROOT / "Makefile", ROOT / "data/README.md", *(ROOT / "tests").rglob("*.py")]
+    assert {p.relative_to(ROOT) for p in read} <= packed
 
 
 def test_wheel_lists_trains_and_reports(installed, tmp_path):
