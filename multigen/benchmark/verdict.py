@@ -164,7 +164,7 @@ def _again(again: Mapping[str, Any] | None) -> str:
         return ""
     over = f"over {again['steps']:,} steps"
     if missing := again.get("missing"):  # which results of an earlier version do not know
-        return f"A second run of {again['run']} is not the same {over}: {missing} numbers are known in one of the two alone."
+        return f"A second run of {again['run']} is not the same {over}: numbers that one of the two alone has: {missing}."
     if again["largest_difference"] == 0:
         return f"A second run of {again['run']} gave the same {again['compared']} numbers {over}."
     return f"A second run of {again['run']} differs by up to {number(again['largest_difference'])} {over}."

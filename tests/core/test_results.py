@@ -443,6 +443,8 @@ def test_what_only_one_of_a_run_and_its_repeat_has_is_a_difference(tmp_path):
     assert again({}, {}) == (7, 0, 0.0), "not logged yet, perhaps"
     (copy / "checkpoints/step_00000020").mkdir()
     assert again({}, {}) == (7, 1, 0.0), "never logged"
+    raw = collect(tmp_path, made)
+    assert "is not the same over 20 steps: numbers that one of the two alone has: 1." in verdict({**raw, **derive(raw)})
     assert again({"valid/more": 1.0}, {}) == (7, 2, 0.0), "logged by the second one alone"
 
 
