@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from multigen.cli.evaluate import named
 from multigen.cli.extra import commands
 from multigen.cli.main import COMMANDS, run
 from multigen.cli.trained import overlaid
-from multigen.state import MultigenError
+from multigen.random import keys
+from multigen.state import Batch, MultigenError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
@@ -56,21 +58,27 @@ RUNS = {
 }
 """Page -> run folder -> the experiment whose run it is, where no line of the page trains or imports it."""
 
-MINE = "# @package _global_\ndefaults: [/experiment/image/small_repa, _self_]\n\nname: my/experiment\n"
-"""What a user has in ``configurations/experiment/my/experiment.yaml``."""
-
 
 def blocks(language: str) -> list[str]:
     return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE) if name == language]
 
 
 def test_the_example_is_short_and_trains(capsys):
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     assert len(example.strip().splitlines()) <= 25
     exec(compile(ast.parse(example), "README.md", "exec"), {})
     last = capsys.readouterr().out.strip().splitlines()[-1]
     alignment = float(re.search(r"'align': (-?[\d.]+)", last)[1])
     assert alignment < -0.3, "aligned with the encoder after four steps"
+
+
+def test_the_encoder_of_ones_own_encodes():
+    found: dict[str, Any] = {}
+    exec(compile(ast.parse(blocks("python")[1]), "README.md", "exec"), found)
+    images = torch.rand(2, 3, 32, 32)  # (B, C, H, W)
+    value, mask = found["Colours"]()(Batch.dense({"image": images}, keys(0, range(2))))
+    torch.testing.assert_close(value, torch.nn.functional.avg_pool2d(images, 8).flatten(2).mT)
+    assert mask.shape == (2, 16) and mask.all()
 
 
 def test_links_lead_somewhere():
@@ -97,9 +105,8 @@ def told(monkeypatch, tmp_path, data_root):
 
     def arms(plan, folder, device):  # that the line names; all of a suite's own are composed in test_domains
         chosen = list(plan.arms) if seen[-1]["arms"] else list(plan.arms)[:1]
-        for arm in chosen:
-            suite.configure(plan, suite.Run(arm, plan.seeds[0]), folder / arm, device)
-        raise Reached([yaml.safe_load((folder / arm / "config.yaml").read_text()) for arm in chosen])
+        runs = [suite.configure(plan, suite.Run(arm, plan.seeds[0]), folder / arm, device) for arm in chosen]
+        raise Reached([run.config for run in runs])
 
     monkeypatch.setattr(own, "read", lambda *given, **kinds: seen.append(read(*given, **kinds)) or seen[-1])
     monkeypatch.setattr(Experiment, "__init__", work)
@@ -115,7 +122,9 @@ def told(monkeypatch, tmp_path, data_root):
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "configurations/experiment/my/experiment.yaml"
     mine.parent.mkdir(parents=True)
-    mine.write_text(MINE)
+    mine.write_text(blocks("yaml")[-1])
+    (tmp_path / "mine.py").write_text(blocks("python")[1])
+    monkeypatch.syspath_prepend(tmp_path)
     return seen
 
 
