@@ -160,11 +160,13 @@ def _pace(pace: Sequence[float]) -> str:
 
 
 def _again(again: Mapping[str, Any] | None) -> str:
-    if not again or again["largest_difference"] is None:
+    if not again:
         return ""
     over = f"over {again['steps']:,} steps"
     if missing := again.get("missing"):  # which results of an earlier version do not know
         return f"A second run of {again['run']} is not the same {over}: numbers that one of the two alone has: {missing}."
+    if again["largest_difference"] is None:
+        return ""
     if again["largest_difference"] == 0:
         return f"A second run of {again['run']} gave the same {again['compared']} numbers {over}."
     return f"A second run of {again['run']} differs by up to {number(again['largest_difference'])} {over}."
