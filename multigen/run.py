@@ -34,7 +34,8 @@ Config = dict[str, Any]
 HARMLESS = (
     "name", "run", "resume", "device", "sampler*", "metrics*", "evaluate*", "hydra*",
     "trainer.steps", "trainer.device", "trainer.workers", "trainer.checkpoint_every", "trainer.keep", "trainer.keep_every",
-    "trainer.log_every", "trainer.log_to", "trainer.progress", "trainer.observers*", "trainer.compile", "trainer.max_bad_losses",
+    "trainer.log_every", "trainer.log_to", "trainer.progress", "trainer.observers*", "trainer.compile",
+    "trainer.max_bad_losses",
 )  # fmt: skip
 """Settings that may change when a run goes on: they do not change what is learned in a step (compiling: but for rounding)."""
 
