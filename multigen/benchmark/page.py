@@ -141,7 +141,25 @@ def draw_figure(found: Found, path: Path) -> Path | None:
         for arm in made:
             draw(axes, arm, LIGHT)
         dress(axes, "", LIGHT, legend=i == 0 and len(made) > 1, over=over)
+        if window := _window(first):
+            axes.set_ylim(window)
     return save(figure, path)
+
+
+def _window(quality: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The values to be shown where the beginning would press all that is compared into a line: those after a fifth of the
+    run. Whatever is seen of the beginning leads out of it."""
+    curves = [about["curve"] for about in quality["arms"].values()]
+    whole = [x for curve in curves for x in curve["mean"]]
+    late = [x for c in curves for step, x in zip(c["steps"], c["mean"], strict=True) if step >= _EARLY * quality["end"]]
+    low, high = min(late), max(late)
+    if max(whole) - min(whole) < 2 * (high - low) or low == high:
+        return None
+    return low - 0.08 * (high - low), high + 0.08 * (high - low)
+
+
+_EARLY = 0.2
+"""The share of a run that a figure may leave out."""
 
 
 def _samples(found: Found, folder: Path) -> list[Section]:

@@ -12,7 +12,7 @@ from multigen.benchmark.axes import AXES
 from multigen.benchmark.bootstrap import apart, clearly, estimate, interval, student
 from multigen.benchmark.collect import AGAIN, collect
 from multigen.benchmark.earlier import set_aside
-from multigen.benchmark.page import lines, redraw, tables, write_results
+from multigen.benchmark.page import _window, lines, redraw, tables, write_results
 from multigen.benchmark.published import published
 from multigen.benchmark.results import derive
 from multigen.benchmark.suite import suite
@@ -482,6 +482,16 @@ def test_an_axis_has_a_unit_that_fits(tmp_path):
     for about in first["arms"].values():
         about["curve"]["flops"] = None
     assert lines(first, "flops")[1] == []
+
+
+def test_a_figure_shows_what_is_compared(tmp_path):
+    quality = found(tmp_path, WINS)["quality"][0]
+    assert _window(quality) is None
+    for about in quality["arms"].values():
+        curve = about["curve"]
+        curve["steps"], curve["mean"] = [1, *curve["steps"]], [50.0, *curve["mean"]]
+    low, high = _window(quality)
+    assert 0 < low < 0.52 and 4.02 < high < 5
 
 
 def test_arms_are_compared_at_the_last_step_that_all_have(tmp_path):
