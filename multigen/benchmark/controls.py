@@ -39,7 +39,8 @@ def _but_pairing(about: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def explained(found: Mapping[str, Any], quality: Mapping[str, Any]) -> list[str]:
     """One sentence for each control: where it ends, and what of its twins' gains it explains."""
-    kinds = {arm: kind for arm, kind in pairings(found).items() if kind != OWN and arm in quality["arms"]}
+    base = found["suite"]["baseline"]
+    kinds = {arm: x for arm, x in pairings(found).items() if x != OWN and arm in quality["arms"] and arm != base}
     return [_control(arm, kind, twins(found, arm), quality["arms"]) for arm, kind in kinds.items()]
 
 
@@ -60,6 +61,8 @@ def _share(control: str, about: Mapping[str, Any], arm: str, of: Mapping[str, An
     share = 100 * about["gain"]["mean"] / of["gain"]["mean"]
     more = [a - b for a, b in zip(of["gain"]["values"], about["gain"]["values"], strict=True)]
     ahead = clearly(student(more)) == 1
+    if share >= 100:
+        return f"all of {arm}'s gain may be owed to {owed}"
     if about["standing"] == "better":
         rest = f"but {arm} is clearly ahead" if ahead else f"and {arm} is not clearly ahead, so all of it may be"
         return f"{share:.0f} % of {arm}'s gain may be owed to {owed}, {rest}"

@@ -151,7 +151,13 @@ def _window(quality: Mapping[str, Any]) -> tuple[float, float] | None:
     run. Whatever is seen of the beginning leads out of it."""
     curves = [about["curve"] for about in quality["arms"].values()]
     whole = [x for curve in curves for x in curve["mean"]]
-    late = [x for c in curves for step, x in zip(c["steps"], c["mean"], strict=True) if step >= _EARLY * quality["end"]]
+    late = [
+        x + side * std
+        for c in curves
+        for step, x, std in zip(c["steps"], c["mean"], c["std"] or [0.0] * len(c["mean"]), strict=True)
+        if step >= _EARLY * quality["end"]
+        for side in (-1, 1)
+    ]
     low, high = min(late), max(late)
     if max(whole) - min(whole) < 2 * (high - low) or low == high:
         return None

@@ -14,7 +14,7 @@ from multigen.run import flat
 from multigen.state import MultigenError, at_least
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_QUIET = {"trainer.progress": False, "trainer.log_to": [], "trainer.keep": 1}
+_QUIET = {"trainer.progress": False, "trainer.log_to": [], "trainer.keep": 1, "trainer.keep_every": None}
 _MEASURES = {"_target_": "multigen.observers.Measures", "_partial_": True}
 _OBSERVERS = "trainer.observers"
 _INSTEAD = {

@@ -92,8 +92,9 @@ def _aim(quality: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
     reach = quality["reach"]["steps"]["arms"] if quality["reach"] else {}
     better = [arm for arm, about in shown.items() if about["standing"] == "better" and about["separated"] and arm in reach]
     if met := [arm for arm in better if (reach[arm]["ratio"] or 0) >= AIM]:
-        sure = all((reach[arm]["ratio_interval"] or [0])[0] >= AIM for arm in met)
-        return f"{words} is met by {' and '.join(met)}{'' if sure else ', as to steps in the mean: chance may have helped'}."
+        sure = {arm: (reach[arm]["ratio_interval"] or [0])[0] >= AIM for arm in met}
+        doubt = " (as to steps in the mean: chance may have helped)"
+        return f"{words} is met by {' and '.join(arm + ('' if sure[arm] else doubt) for arm in met)}."
     return f"{words} is not met."
 
 

@@ -38,6 +38,7 @@ class Meter:
     def __init__(self, device: torch.device, limit: int, reduce: Reduce, scaled: bool = False) -> None:
         self._device, self._limit, self._reduce, self._scaled = device, limit, reduce, scaled
         self._names: list[str] = []
+        self._loaded = False
         self._pending: list[Tensor] = []  # (P - 1,) each, the micro-batches of this step
         self._bad = torch.zeros((), dtype=torch.long, device=device)  # ()
         self._last = torch.full((), -1, dtype=torch.long, device=device)  # ()
@@ -55,8 +56,9 @@ class Meter:
     def add(self, losses: Losses) -> None:
         """Take in one micro-batch."""
         names = ["loss", *(f"loss/{name}" for name in losses.parts)]
-        if not self._names:
+        if not self._names or (self._loaded and names != self._names):  # a version that named other parts began the run
             self._begin(names)
+        self._loaded = False
         if names != self._names:
             raise MultigenError(f"a term's parts may not change from step to step: losses were {self._names} and are {names}")
         self._pending.append(torch.stack([losses.total.detach(), *losses.parts.values()]))  # (P - 1,)
@@ -124,6 +126,7 @@ class Meter:
         self._last.fill_(state["last"])
         if state["names"]:
             self._begin(list(state["names"]))
+            self._loaded = True
             if main:
                 self._sums.copy_(torch.tensor(state["sums"]))
                 self._counts.copy_(torch.tensor(state["counts"]))

@@ -238,6 +238,15 @@ def folders(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(("share", "keys"), [(1.0, ["valid/denoise", "valid/denoise/x"]), (0.5, ["valid/denoise/x"])])
+def test_sums_are_compared_where_they_are_of_the_same(tmp_path, share, keys):
+    for arm, weight in (("a", 1.0), ("b", share)):
+        run = Run(tmp_path / arm, {"name": arm, "objective": {"terms": {"denoise": {"weights": {"y": weight}}}}})
+        with run.open():
+            run.log(10, {"valid/denoise": 2.0, "valid/denoise/x": 1.0})
+    assert list(compare(arms([tmp_path / "*"]))["curves"]) == keys
+
+
 def test_runs_are_compared_by_what_all_of_them_measure(folders):
     found = compare(arms([folders / "*[01]"]))
     assert found["baseline"] == "vanilla" and list(found["arms"]) == ["vanilla", "guided"]

@@ -270,6 +270,13 @@ def test_controls_are_known_by_their_pairing_and_explain_their_twins_alone(tmp_p
     assert "met by mine and strong" in said and "noise ends" not in said and made.repeated.arm == "strong"
 
 
+def test_a_control_may_be_the_baseline_or_gain_more_than_its_twin(tmp_path):
+    said = verdict(found(tmp_path, WINS, baseline="null"))
+    assert "reed ends better" in said and "Control: wrong pairs (shuffled" in said and "Control: random" not in said
+    said = verdict(found(tmp_path / "more", {**WINS, "null": [1.9, 0.8, 0.6, 0.4]}))
+    assert "all of reed's gain may be owed to regularisation" in said and "120 %" not in said
+
+
 def test_losses_of_another_kind_are_not_compared(tmp_path):
     quality = [{"of": key, "words": key} for key in ("valid/denoise/x", "valid/x")]
     raw = collect(tmp_path, benchmark(tmp_path, WINS, quality=quality))
@@ -395,7 +402,7 @@ def test_unfinished_runs_are_compared_as_far_as_all_arms_are(tmp_path):
             ],
             ["is met by"],
         ),
-        ({**WINS, "noisy": ["reed"]}, ["is met by reed, as to steps in the mean: chance may have helped"], ["not met"]),
+        ({**WINS, "noisy": ["reed"]}, ["is met by reed (as to steps in the mean: chance may have helped)"], ["not met"]),
         (AT_ONCE, ["and needs at most 10 steps", "x sooner in steps"], []),
         (
             TURNS,
@@ -489,9 +496,11 @@ def test_a_figure_shows_what_is_compared(tmp_path):
     assert _window(quality) is None
     for about in quality["arms"].values():
         curve = about["curve"]
-        curve["steps"], curve["mean"] = [1, *curve["steps"]], [50.0, *curve["mean"]]
+        curve["steps"], curve["mean"], curve["std"] = [1, *curve["steps"]], [50.0, *curve["mean"]], [0.0, *curve["std"]]
     low, high = _window(quality)
     assert 0 < low < 0.52 and 4.02 < high < 5
+    quality["arms"]["reed"]["curve"]["std"] = [0.0] + [2.0] * 4
+    assert _window(quality)[0] < 0.52 - 2.0, "bands are seen whole"
 
 
 def test_arms_are_compared_at_the_last_step_that_all_have(tmp_path):

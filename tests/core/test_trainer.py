@@ -22,7 +22,7 @@ from multigen import checkpoint
 from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
 from multigen.files import read_json, write_json
-from multigen.objective import Denoising, Objective
+from multigen.objective import Denoising, Losses, Objective
 from multigen.random import hash64, keys
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer, speed
@@ -241,6 +241,20 @@ def test_weights_that_overflowed_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=r"^denoiser\.first\.weight is not finite after step 7; there is no checkpoint yet"):
         fitted(tmp_path, observers=[Poison()], checkpoint_every=7, max_bad_losses=100)
     assert not checkpoint.paths(tmp_path / "checkpoints")
+
+
+def test_a_run_that_logged_other_parts_goes_on() -> None:
+    """As one whose checkpoint was written before sums of parts were logged."""
+    meter = Meter(torch.device("cpu"), 1, torch.clone)
+    meter.load(
+        {"bad": 2, "last": 5, "names": ["loss", "loss/a"], "sums": [8.0, 8.0, 8.0], "counts": [1.0, 1.0, 1.0]}, main=True
+    )
+    one = torch.ones(())  # ()
+    meter.add(Losses(one, {"whole": one, "a": one}, 0 * one))
+    meter.close(one, 7)
+    assert meter.read() == {"loss": 1, "loss/whole": 1, "loss/a": 1, "gradient_norm": 1} and meter.bad == 2
+    with pytest.raises(MultigenError, match="parts may not change"):
+        meter.add(Losses(one, {"a": one}, 0 * one))
 
 
 def test_a_term_whose_parts_change_is_named(tmp_path: Path) -> None:
