@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import signal
@@ -322,3 +323,9 @@ def test_two_processes_sample_as_one(trained, anywhere):
 def test_a_bound_in_nats_is_also_said_as_a_perplexity():
     """Of the mean: exponentials of single examples would say more than the model knows."""
     assert perplexities({"recall/nll": math.log(7.0), "denoise/x": 1.0}) == pytest.approx({"recall/perplexity": 7.0})
+
+
+def test_commands_leave_loggers_as_they_are():
+    """That a damaged checkpoint is passed over is said by a logger."""
+    assert run(["list"]) == 0
+    assert not logging.getLogger("multigen.checkpoint").disabled
