@@ -10,7 +10,7 @@ from typing import Any
 
 from multigen.benchmark.bootstrap import interval
 from multigen.benchmark.figure import draw
-from multigen.benchmark.notes import notes
+from multigen.benchmark.notes import denoising, notes
 from multigen.benchmark.table import table
 from multigen.files import nearest, to_json, write_json, write_text
 from multigen.report.record import Record, read
@@ -217,13 +217,8 @@ def _shared(runs: Mapping[str, Sequence[Record]]) -> list[str]:
     """Parts of the held-out loss that every run logged; sums of them only where all runs have the same parts, and shares."""
     everyone = [run for arm in runs.values() for run in arm]
     known = [key for key in everyone[0].keys("valid/") if all(run.series(key)[0] for run in everyone)]
-    alike = len({to_json(_denoising(run)) for run in everyone}) == 1
+    alike = len({to_json(denoising(run.config)) for run in everyone}) == 1
     return [key for key in known if alike or not any(other.startswith(f"{key}/") for other in known)]
-
-
-def _denoising(run: Record) -> Any:
-    terms = run.config.get("objective", {}).get("terms", {})
-    return run.config.get("processes"), terms.get("denoise", {}).get("weights")
 
 
 def _last(curve: Curve) -> float:

@@ -53,10 +53,10 @@ def _control(arm: str, kind: str, twins: Sequence[str], arms: Mapping[str, Any])
     better = {twin: arms[twin] for twin in there if arms[twin]["standing"] == "better"}
     if not better:
         return f"{ends}{': there is no clear gain to explain' if there else ''}."
-    return f"{ends}: {'; '.join(_share(arm, about, twin, x, _SHARED.get(kind, kind)) for twin, x in better.items())}."
+    return f"{ends}: {'; '.join(_share(about, twin, x, _SHARED.get(kind, kind)) for twin, x in better.items())}."
 
 
-def _share(control: str, about: Mapping[str, Any], arm: str, of: Mapping[str, Any], owed: str) -> str:
+def _share(about: Mapping[str, Any], arm: str, of: Mapping[str, Any], owed: str) -> str:
     """How much of an arm's gain a control has too, and whether the arm is ahead of it beyond chance."""
     share = 100 * about["gain"]["mean"] / of["gain"]["mean"]
     more = [a - b for a, b in zip(of["gain"]["values"], about["gain"]["values"], strict=True)]

@@ -14,8 +14,10 @@ def _trainer(name: str) -> Callable[[Record], Any]:
     return lambda run: run.config.get("trainer", {}).get(name)
 
 
-def _weights(run: Record) -> Any:
-    return run.config.get("objective", {}).get("terms", {}).get("denoise", {}).get("weights")
+def denoising(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What a denoising loss is: how each component is corrupted and scored, and with which share it is logged."""
+    terms = config.get("objective", {}).get("terms", {})
+    return config.get("processes", {}), terms.get("denoise", {}).get("weights")
 
 
 def _evaluation(part: str, name: str) -> Callable[[Record], Any]:
@@ -36,7 +38,7 @@ EQUAL: Mapping[str, Callable[[Record], Any]] = {
     "times": lambda run: run.config.get("times"),
     "network": lambda run: run.config.get("denoiser"),
     "processes": lambda run: run.config.get("processes"),
-    "shares of components in the denoising loss": _weights,
+    "shares of components in the denoising loss": lambda run: denoising(run.config)[1],
     "optimizer": lambda run: run.config.get("optimizer"),
     "held-out loss": _validation,
     "sampling while training": lambda run: run.config.get("sampler"),

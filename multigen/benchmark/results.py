@@ -13,6 +13,7 @@ import numpy as np
 from multigen.benchmark.axes import AXES, epochs, taught
 from multigen.benchmark.bootstrap import apart, clearly, estimate, student
 from multigen.benchmark.compare import Curve, at_once, band, reached, reaching
+from multigen.benchmark.notes import denoising
 from multigen.benchmark.suite import Quality, Run
 from multigen.files import to_json
 
@@ -44,7 +45,7 @@ def derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     used = {arm: [r for r in runs if r["arm"] == arm and r["seed"] in seeds] for arm in begun if arm not in behind}
     used = {arm: some for arm, some in used.items() if some}
     other = _differing(raw, used, lambda config: sorted(config.get("processes", {})))
-    losses = [arm for arm in _differing(raw, used, _denoising) if arm not in other]
+    losses = [arm for arm in _differing(raw, used, denoising) if arm not in other]
     found = [_quality(Quality(**q), _fit(used, q["of"], other, losses), suite, end) for q in suite["quality"]]
     return {
         "seeds": seeds,
@@ -108,12 +109,6 @@ def _differing(raw: Mapping[str, Any], arms: Iterable[str], of: Callable[[Mappin
     """Arms whose configuration is unlike the baseline's."""
     base = of(raw["configs"].get(raw["suite"]["baseline"], {}))
     return [arm for arm in arms if of(raw["configs"].get(arm, {})) != base]
-
-
-def _denoising(config: Mapping[str, Any]) -> Any:
-    """What a denoising loss is: how each component is corrupted and scored, and with which share it is logged."""
-    terms = config.get("objective", {}).get("terms", {})
-    return config.get("processes", {}), terms.get("denoise", {}).get("weights")
 
 
 def _fit(
