@@ -21,6 +21,7 @@ from multigen.build.experiment import Experiment
 from multigen.cache import Job
 from multigen.cli.main import guarded
 from multigen.cli.prepare import jobs, prepare_targets
+from multigen.cli.train import start as take_weights
 from multigen.files import read_json, write_json
 from multigen.observers import Until
 from multigen.run import Run
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         experiment.prepare_weights()
         if stored.get("targets") == "cached":
             prepare_targets(experiment, settings)
+    take_weights(experiment, run)
     trainer = experiment.trainer(run)
     if not begun:
         kept = stored.get("targets") == "cached" or stored.get("pairing", "own") != "own"

@@ -29,16 +29,18 @@ def main(config: Any) -> None:
     chosen = {key: value for key, value in settings.items() if (key, value) != ("start", None)}
     experiment = Experiment({**chosen, "run": folder})
     run = Run(folder, experiment.config)
-    if settings.get("start") and not checkpoint.paths(run.checkpoints):
-        start(experiment, settings["start"])
+    start(experiment, run)
     trainer = experiment.trainer(run)
     trainer.fit()
     if trainer.main:
         print(f"trained {trainer.step:,} steps in {folder}; now: multigen sample run={folder} n=64")
 
 
-def start(experiment: Experiment, folder: str) -> None:
-    """Take the weights of another run, trained or imported."""
+def start(experiment: Experiment, run: Run) -> None:
+    """Take the weights of another run, trained or imported, if the configuration names one and `run` has none of its own."""
+    folder = experiment.config.get("start")
+    if not folder or checkpoint.paths(run.checkpoints):
+        return
     source = Run(folder)
     source.stored()  # refuses what is no run folder
     weights, fresh = checkpoint.start(experiment.diffusion, newest(source))

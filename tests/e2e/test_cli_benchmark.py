@@ -11,11 +11,13 @@ import torch
 
 from modalities.image.example import Noise
 from modalities.molecule.example import Chains
+from multigen import checkpoint
 from multigen.benchmark.runner import saved
 from multigen.benchmark.suite import suite
 from multigen.cli import arm
 from multigen.cli.main import run
 from multigen.cli.suite import prepare
+from multigen.describe import hash_tensors
 from multigen.files import read_json, write_json
 from multigen.run import Run, owning
 from multigen.state import MultigenError
@@ -179,6 +181,25 @@ def test_a_run_waits_for_the_one_that_a_killed_benchmark_left(anywhere):
     arm.main([str(left.folder), "2", str(os.getppid())])
     assert saved(left.folder) == 2, "what is done already is not gone beyond"
     orphan.join()
+
+
+def test_an_arm_starts_from_another_runs_weights(anywhere):
+    domain = {"name": "toy", "steps": 2, "seeds": 1, "quality": [{"of": "valid", "words": "loss"}]}
+    quick = {"trainer.batch_size": 8, "data.train.count": 32, "data.valid.count": 16, "targets": "online"}
+    source = Run(anywhere / "source" / "runs" / "repa-0")
+    tuned = {"experiment": "points/repa", "settings": {"start": str(source.folder)}}
+    for folder, one in (("source", "points/repa"), ("tuned", tuned)):
+        arms = {"repa": one, "vanilla": "points/vanilla"}
+        prepare(suite({**domain, "arms": arms, "settings": quick}), anywhere / folder, "cpu")
+        arm.main([str(anywhere / folder / "runs" / "repa-0"), "2", str(os.getppid())])
+    averaged = averaged_weights(source)
+    initial = [read_json(anywhere / folder / "runs/repa-0/start.json")["initial"] for folder in ("source", "tuned")]
+    assert initial[1] == {k: hash_tensors({"0": x})[:12] for k, x in averaged.items()} != initial[0]
+
+
+def averaged_weights(run: Run) -> dict[str, torch.Tensor]:
+    found = checkpoint.latest(run.checkpoints)
+    return found.tensors(checkpoint.averages(found)[0])
 
 
 def test_runs_are_changed_all_or_none_and_keep_their_versions(anywhere):
