@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from multigen import distributed
 from multigen.modality import Dataset, Modality
-from multigen.packing import Packed
+from multigen.packing import UNITS, Packed
 from multigen.random import keys, permutation
 from multigen.state import Batch, MultigenError, at_least
 
@@ -55,10 +56,40 @@ class Split:
         """Examples of one micro-batch on one process."""
         return self.batch_size // (self.accumulate * self.world)
 
+    @property
+    def order(self) -> dict[str, Any]:
+        """What decides, beside seed and data, which examples a step takes."""
+        return {"batch_size": self.batch_size}
+
     def positions(self, micro: int) -> range:
         """This process's positions of the run's `micro`-th micro-batch: a contiguous slice of it."""
         start = micro * self.size * self.world + self.rank * self.size
         return range(start, start + self.size)
+
+
+def cut(
+    dataset: Dataset, batch_size: int | None, batch_tokens: int | None, batch_pairs: int | None, accumulate: int, seed: int
+) -> Split | Packed:
+    """How the run's data is cut: by number of examples, of sites, or of pairs of sites, whichever is given.
+
+    Raises:
+        MultigenError: none is given, or several; or the data set has no sizes, which budgets of sites need.
+    """
+    budgets = {1: batch_tokens, 2: batch_pairs}  # by power of the size
+    given = [(power, budget) for power, budget in budgets.items() if budget is not None]
+    if len(given) + (batch_size is not None) != 1:
+        named = {"batch_size": batch_size} | {UNITS[power]: budget for power, budget in budgets.items()}
+        said = ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+        raise MultigenError(f"give one of {', '.join(named)}; got {said or 'none'}")
+    rank, world = distributed.rank(), distributed.world()
+    if batch_size is not None:
+        return Split(batch_size, accumulate, rank, world)
+    [(power, budget)] = given
+    if (sizes := getattr(dataset, "sizes", None)) is None:
+        raise MultigenError(
+            f"{UNITS[power]} needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
+        )
+    return Packed(sizes, budget, accumulate, rank, world, seed, power=power)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ the mean of their means: an example of a batch of few, which are the large ones,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from multigen.state import MultigenError, at_least
 
 UNITS = {1: "batch_tokens", 2: "batch_pairs"}
 """Power of the size -> what a budget of it is called in a trainer's settings."""
+
+BATCHES = "processes x accumulate"
+"""How many batches a step takes: with another number, steps that were made would have seen others."""
 
 
 class Plan(NamedTuple):
@@ -70,6 +73,11 @@ class Packed:
         """Examples of one optimiser step, on average over the first epoch."""
         self.padding = first.padding
         """Share of padding in the first epoch."""
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """What decides, beside seed and data, which examples a step takes."""
+        return {UNITS[self.power]: self.budget, BATCHES: self.world * self.accumulate}
 
     def plan(self, epoch: int) -> Plan:
         """The batches of an epoch."""

@@ -17,9 +17,9 @@ from multigen import checkpoint, distributed
 from multigen.curriculum import Weight, weight_at
 from multigen.diffusion import Diffusion
 from multigen.ema import Ema
-from multigen.loader import Loader, Split
+from multigen.loader import Loader, cut
 from multigen.modality import Dataset, Modality
-from multigen.packing import UNITS, Packed
+from multigen.packing import BATCHES, Packed
 from multigen.random import hash64
 from multigen.run import Run
 from multigen.state import Batch, MultigenError, at_least
@@ -33,10 +33,6 @@ from multigen.trainer.speed import Stopwatch, peak_flops, training_flops
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 """``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
-
-
-_BATCHES = "processes x accumulate"
-"""How many batches of a budget a step takes: with another number, steps that were made would have seen others."""
 
 
 class Observer(Protocol):
@@ -158,7 +154,7 @@ class Trainer:
         self.sharded = shard and distributed.world() > 1
         if shard:
             sharding.check(self.precision, compile)
-        split = _split(dataset, batch_size, {1: batch_tokens, 2: batch_pairs}, accumulate, seed)
+        split = cut(dataset, batch_size, batch_tokens, batch_pairs, accumulate, seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, [partial(Ema, decay=decay, warmup=ema_warmup) for decay in ema])
         for encoder in modality.encoders.values():
@@ -397,12 +393,7 @@ class Trainer:
     def _order(self) -> dict[str, Any]:
         """What else, beside the step, decides which examples come next."""
         dataset = self.loader.dataset
-        cut = (
-            {"batch_size": split.batch_size}
-            if isinstance(split := self.loader.split, Split)
-            else {UNITS[split.power]: split.budget, _BATCHES: split.world * split.accumulate}
-        )
-        return {"seed": self.seed, **cut, "examples": len(dataset), "data": dataset.fingerprint}
+        return {"seed": self.seed, **self.loader.split.order, "examples": len(dataset), "data": dataset.fingerprint}
 
     def _resume(self) -> None:
         """Go on from the last checkpoint, or from the beginning if there is none."""
@@ -420,28 +411,10 @@ class Trainer:
         if None not in (self.run.digest, found.state["config"]) and self.run.digest != found.state["config"]:
             raise MultigenError(f"{found.path} belongs to another configuration than {self.run.folder / 'config.yaml'}")
         for name, value in self._order().items():
-            absent = value if name == _BATCHES else None  # checkpoints of earlier versions do not tell it
+            absent = value if name == BATCHES else None  # checkpoints of earlier versions do not tell it
             if (before := found.state["order"].get(name, absent)) != value:
                 raise MultigenError(f"{found.path} was trained with {name} {before}, and now it is {value}")
         self.learned.load(found)
         self.meter.load(found.state["meter"], self.main)
         self._lap, self._timed = found.state.get("lap", (found.step, 0.0))  # older checkpoints do not know it
         self.step = self._saved = found.step
-
-
-def _split(dataset: Dataset, size: int | None, budgets: dict[int, int | None], accumulate: int, seed: int) -> Split | Packed:
-    """How the run cuts the data: by number of examples, of sites, or of pairs of sites (budgets by power of the size)."""
-    given = [(power, budget) for power, budget in budgets.items() if budget is not None]
-    if len(given) + (size is not None) != 1:
-        named = {"batch_size": size} | {UNITS[power]: budget for power, budget in budgets.items()}
-        said = ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
-        raise MultigenError(f"give one of {', '.join(named)}; got {said or 'none'}")
-    rank, world = distributed.rank(), distributed.world()
-    if size is not None:
-        return Split(size, accumulate, rank, world)
-    [(power, budget)] = given
-    if (sizes := getattr(dataset, "sizes", None)) is None:
-        raise MultigenError(
-            f"{UNITS[power]} needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
-        )
-    return Packed(sizes, budget, accumulate, rank, world, seed, power=power)
