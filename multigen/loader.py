@@ -67,8 +67,14 @@ class Split:
         return range(start, start + self.size)
 
 
-def cut(
-    dataset: Dataset, batch_size: int | None, batch_tokens: int | None, batch_pairs: int | None, accumulate: int, seed: int
+def split_of(
+    dataset: Dataset,
+    *,
+    batch_size: int | None,
+    batch_tokens: int | None,
+    batch_pairs: int | None,
+    accumulate: int,
+    seed: int,
 ) -> Split | Packed:
     """How the run's data is cut: by number of examples, of sites, or of pairs of sites, whichever is given.
 

@@ -21,7 +21,7 @@ from multigen.build.experiment import Experiment
 from multigen.cache import Job
 from multigen.cli.main import guarded
 from multigen.cli.prepare import jobs, prepare_targets
-from multigen.cli.train import start as take_weights
+from multigen.cli.train import take_weights
 from multigen.files import read_json, write_json
 from multigen.observers import Until
 from multigen.run import Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from multigen.build import Config, plain
@@ -64,3 +65,10 @@ def checked(settings: Config, **kinds: Any) -> Config:
         if isinstance(numbers.get(name), int):
             at_least(least, **{name: numbers[name]})
     return settings
+
+
+def given() -> set[str]:
+    """The keys that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return {re.split(r"[=@]", override)[0].lstrip("+~") for override in HydraConfig.get().overrides.task}

@@ -15,6 +15,7 @@ from multigen.benchmark.room import Slot, slots
 from multigen.benchmark.runner import PATIENCE, Runner
 from multigen.benchmark.suite import Part, Run, Suite, seconds, suite, written
 from multigen.build import Config, compose, groups
+from multigen.cli import settings as own
 from multigen.cli.errors import explain
 from multigen.run import Run as RunFolder
 from multigen.run import few, matches, owning
@@ -24,10 +25,13 @@ from multigen.trainer import Interrupted
 _MEASURED = ("sampler*", "metrics*", "trainer.observers*")
 """Settings that a run's numbers depend on, although what it learns does not."""
 _ELSEWHERE, _FOR_ALL = "choose out=FOLDER", '"domain.settings={KEY:VALUE}"'
+_READ = ("domain", "arms", "seeds", "baseline", "repeat", "out", "budget", "jobs", "device")
 
 
 def main(settings: Config) -> None:
     """Train what is not trained yet, and write the results of what is."""
+    if unread := sorted(key for key in own.given() if key.split(".")[0] not in _READ):
+        raise MultigenError(f"a benchmark of a domain does not read {unread[0]}; what its runs do is said in {_FOR_ALL}")
     plan = suite(*(settings[k] for k in ("domain", "arms", "seeds", "baseline", "repeat")))
     folder = Path(settings["out"] or f"outputs/benchmark/{plan.name}")
     budget = seconds(settings["budget"])

@@ -29,15 +29,15 @@ def main(config: Any) -> None:
     chosen = {key: value for key, value in settings.items() if (key, value) != ("start", None)}
     experiment = Experiment({**chosen, "run": folder})
     run = Run(folder, experiment.config)
-    start(experiment, run)
+    take_weights(experiment, run)
     trainer = experiment.trainer(run)
     trainer.fit()
     if trainer.main:
         print(f"trained {trainer.step:,} steps in {folder}; now: multigen sample run={folder} n=64")
 
 
-def start(experiment: Experiment, run: Run) -> None:
-    """Take the weights of another run, trained or imported, if the configuration names one and `run` has none of its own."""
+def take_weights(experiment: Experiment, run: Run) -> None:
+    """Take the newest weights of the run that the configuration names, trained or imported, if `run` has none of its own."""
     folder = experiment.config.get("start")
     if not folder or checkpoint.paths(run.checkpoints):
         return
@@ -52,20 +52,13 @@ def resumed(config: Any) -> Config:
     """The configuration that a run stores, with what the command line changes; the run itself refuses what may not change."""
     from omegaconf import OmegaConf
 
-    given = _given()
+    given = own.given()
     if clash := sorted(given & {"run", "experiment"}):
         raise MultigenError(f"resume={config.resume} brings its own {clash[0]}; give one or the other")
     settings = OmegaConf.create(Run(config.resume).stored())
     for key in given - {"resume"}:
         OmegaConf.update(settings, key, OmegaConf.select(config, key), merge=False, force_add=True)
     return {**plain(settings), "run": config.resume, "resume": None}
-
-
-def _given() -> set[str]:
-    """The keys that the command line sets."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return {re.split(r"[=@]", override)[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
 
 
 def new_folder(settings: Config) -> str:

@@ -17,7 +17,7 @@ from multigen import checkpoint, distributed
 from multigen.curriculum import Weight, weight_at
 from multigen.diffusion import Diffusion
 from multigen.ema import Ema
-from multigen.loader import Loader, cut
+from multigen.loader import Loader, split_of
 from multigen.modality import Dataset, Modality
 from multigen.packing import BATCHES, Packed
 from multigen.random import hash64
@@ -154,7 +154,8 @@ class Trainer:
         self.sharded = shard and distributed.world() > 1
         if shard:
             sharding.check(self.precision, compile)
-        split = cut(dataset, batch_size, batch_tokens, batch_pairs, accumulate, seed)
+        sizes = {"batch_size": batch_size, "batch_tokens": batch_tokens, "batch_pairs": batch_pairs}
+        split = split_of(dataset, **sizes, accumulate=accumulate, seed=seed)
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, [partial(Ema, decay=decay, warmup=ema_warmup) for decay in ema])
         for encoder in modality.encoders.values():

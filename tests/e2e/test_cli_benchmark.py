@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 
@@ -17,6 +18,7 @@ from multigen.benchmark.suite import suite
 from multigen.cli import arm
 from multigen.cli.main import run
 from multigen.cli.suite import prepare
+from multigen.cli.trained import newest
 from multigen.describe import hash_tensors
 from multigen.files import read_json, write_json
 from multigen.run import Run, owning
@@ -183,23 +185,21 @@ def test_a_run_waits_for_the_one_that_a_killed_benchmark_left(anywhere):
     orphan.join()
 
 
-def test_an_arm_starts_from_another_runs_weights(anywhere):
-    domain = {"name": "toy", "steps": 2, "seeds": 1, "quality": [{"of": "valid", "words": "loss"}]}
+def test_an_arm_starts_from_another_runs_weights_and_goes_on_without_it(anywhere):
+    domain = {"name": "toy", "steps": 4, "seeds": 1, "quality": [{"of": "valid", "words": "loss"}]}
     quick = {"trainer.batch_size": 8, "data.train.count": 32, "data.valid.count": 16, "targets": "online"}
-    source = Run(anywhere / "source" / "runs" / "repa-0")
-    tuned = {"experiment": "points/repa", "settings": {"start": str(source.folder)}}
-    for folder, one in (("source", "points/repa"), ("tuned", tuned)):
-        arms = {"repa": one, "vanilla": "points/vanilla"}
-        prepare(suite({**domain, "arms": arms, "settings": quick}), anywhere / folder, "cpu")
-        arm.main([str(anywhere / folder / "runs" / "repa-0"), "2", str(os.getppid())])
-    averaged = averaged_weights(source)
-    initial = [read_json(anywhere / folder / "runs/repa-0/start.json")["initial"] for folder in ("source", "tuned")]
+    source, tuned = (Run(anywhere / name / "runs" / "repa-0") for name in ("source", "tuned"))
+    for one, settings in ((source, {}), (tuned, {"start": str(source.folder)})):
+        arms = {"repa": {"experiment": "points/repa", "settings": settings}}
+        prepare(suite({**domain, "arms": arms, "settings": quick}), one.folder.parents[1], "cpu")
+        arm.main([str(one.folder), "2", str(os.getppid())])
+    found = newest(source)
+    averaged = found.tensors(checkpoint.averages(found)[0])
+    initial = [read_json(one.folder / "start.json")["initial"] for one in (source, tuned)]
     assert initial[1] == {k: hash_tensors({"0": x})[:12] for k, x in averaged.items()} != initial[0]
-
-
-def averaged_weights(run: Run) -> dict[str, torch.Tensor]:
-    found = checkpoint.latest(run.checkpoints)
-    return found.tensors(checkpoint.averages(found)[0])
+    shutil.rmtree(source.folder)
+    arm.main([str(tuned.folder), "4", str(os.getppid())])
+    assert saved(tuned.folder) == 4
 
 
 def test_runs_are_changed_all_or_none_and_keep_their_versions(anywhere):
@@ -229,6 +229,10 @@ def test_mistakes_in_a_suite_are_one_line(capsys):
         ("domain=smoke", "domain.setings={}"): "domain has no 'setings': did you mean 'settings'",
         ("domain=smoke", "jobs=many"): "jobs is 'many'",
         ("domain=smoke", "jobs=0"): "jobs is at least 1, got 0",
+        (
+            "domain=smoke",
+            "trainer.steps=5",
+        ): "a benchmark of a domain does not read trainer.steps; what its runs do is",
         ("redraw=nowhere",): "nowhere/results.json does not exist",
     }
     for arguments, said in cases.items():
