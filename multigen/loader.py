@@ -81,20 +81,18 @@ def split_of(
     Raises:
         MultigenError: none is given, or several; or the data set has no sizes, which budgets of sites need.
     """
-    budgets = {1: batch_tokens, 2: batch_pairs}  # by power of the size
-    given = [(power, budget) for power, budget in budgets.items() if budget is not None]
-    if len(given) + (batch_size is not None) != 1:
-        named = {"batch_size": batch_size} | {UNITS[power]: budget for power, budget in budgets.items()}
-        said = ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+    named = {"batch_size": batch_size, UNITS[1]: batch_tokens, UNITS[2]: batch_pairs}
+    given = {name: value for name, value in named.items() if value is not None}
+    if len(given) != 1:
+        said = ", ".join(f"{name}={value}" for name, value in given.items())
         raise MultigenError(f"give one of {', '.join(named)}; got {said or 'none'}")
     rank, world = distributed.rank(), distributed.world()
     if batch_size is not None:
         return Split(batch_size, accumulate, rank, world)
-    [(power, budget)] = given
+    [(name, budget)] = given.items()
     if (sizes := getattr(dataset, "sizes", None)) is None:
-        raise MultigenError(
-            f"{UNITS[power]} needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size"
-        )
+        raise MultigenError(f"{name} needs a data set with sizes, which {type(dataset).__name__} has not; use batch_size")
+    [power] = [power for power, unit in UNITS.items() if unit == name]
     return Packed(sizes, budget, accumulate, rank, world, seed, power=power)
 
 

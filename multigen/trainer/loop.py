@@ -154,8 +154,14 @@ class Trainer:
         self.sharded = shard and distributed.world() > 1
         if shard:
             sharding.check(self.precision, compile)
-        sizes = {"batch_size": batch_size, "batch_tokens": batch_tokens, "batch_pairs": batch_pairs}
-        split = split_of(dataset, **sizes, accumulate=accumulate, seed=seed)
+        split = split_of(
+            dataset,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            batch_pairs=batch_pairs,
+            accumulate=accumulate,
+            seed=seed,
+        )
         self.loader = Loader(dataset, modality, split, seed, workers, pin=self.device.type == "cuda")
         self._take(diffusion, optimizer, [partial(Ema, decay=decay, warmup=ema_warmup) for decay in ema])
         for encoder in modality.encoders.values():
