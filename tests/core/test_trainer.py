@@ -182,7 +182,7 @@ def test_bfloat16_trains_nearly_as_float32_does(tmp_path: Path) -> None:
 def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast)
     made = fitted(tmp_path, precision="auto", device="cpu")
     assert made.precision == expected
     assert read_json(made.run.folder / "versions.json")["precision"] == expected
