@@ -38,12 +38,12 @@ examples:
   multigen sample run=outputs/reed n=8
   multigen train experiment=image/imagenet256_reed start=outputs/reed"""
 
-_EXPORT = """Write a run's newest weights under the names, and in the direction of time, of published code.
+_EXPORT = """Write a run's weights under the names, and in the direction of time, of published code.
 
 usage: multigen export KIND RUN out=FILE
 
   KIND            sit, repa, reed or dit: whose code is to read it
-  RUN             a run folder
+  RUN             a run folder, or one of its checkpoints: RUN/checkpoints/step_00050000
   out=FILE        .pt for model and average together, .safetensors for the average alone (or the model, if there is none)
 
 examples:
@@ -212,16 +212,16 @@ def give(arguments: list[str]) -> None:
 
 
 def export_run(kind: str, folder: Path, out: Path) -> Path:
-    """Write the newest checkpoint of a run in a published layout."""
+    """Write a run's newest checkpoint, or the one that `folder` is, in a published layout."""
     from modalities.image import foreign, published
-    from multigen.cli.trained import newest
-    from multigen.run import Run
+    from multigen.cli.trained import source
 
-    layout, run = published.layout(kind), Run(folder)
+    layout = published.layout(kind)
+    run, found = source(folder)
     config = run.stored()
     _check_process(config, layout, folder)
     size, patch = config["denoiser"]["size"], config["denoiser"]["patch"]
-    trees = {name: published.to_theirs(tree, layout, size, patch, str(folder)) for name, tree in _trees(newest(run)).items()}
+    trees = {name: published.to_theirs(tree, layout, size, patch, str(folder)) for name, tree in _trees(found).items()}
     return foreign.write(out, trees)
 
 

@@ -12,7 +12,7 @@ from multigen.build import Config, plain
 from multigen.build.experiment import Experiment
 from multigen.cli import settings as own
 from multigen.cli.catalogue import choose
-from multigen.cli.trained import newest
+from multigen.cli.trained import source
 from multigen.run import Run
 from multigen.state import MultigenError
 
@@ -37,13 +37,11 @@ def main(config: Any) -> None:
 
 
 def take_weights(experiment: Experiment, run: Run) -> None:
-    """Take the newest weights of the run that the configuration names, trained or imported, if `run` has none of its own."""
+    """Take the weights of the run that the configuration names, see `source`, if `run` has none of its own."""
     folder = experiment.config.get("start")
     if not folder or checkpoint.paths(run.checkpoints):
         return
-    source = Run(folder)
-    source.stored()  # refuses what is no run folder
-    weights, fresh = checkpoint.start(experiment.diffusion, newest(source))
+    weights, fresh = checkpoint.start(experiment.diffusion, source(folder)[1])
     if distributed.rank() == 0:
         print(f"starts from {folder} ({weights})" + (f", but for the heads of {', '.join(fresh)}" if fresh else ""))
 

@@ -33,7 +33,7 @@ class Trained(NamedTuple):
 
 
 def load(config: Any) -> Trained:
-    """The model that ``run=`` names, on the device that ``device=`` names, sampled as ``sampler=`` says.
+    """The model that ``run=`` names, see `source`, on the device that ``device=`` names, sampled as ``sampler=`` says.
 
     Raises:
         MultigenError: it is no run folder, holds no whole checkpoint, or lacks the weights.
@@ -41,16 +41,32 @@ def load(config: Any) -> Trained:
     settings = own.read(config)
     if not settings["run"]:
         raise MultigenError("which run? give run=FOLDER, as `multigen train` named it")
-    run = Run(settings["run"])
+    run, found = source(settings["run"])
     stored = run.stored()
     device = distributed.accelerator("no", settings["device"]).device
     stored["modality"] = {**(stored.get("modality") or {}), **(settings.get("modality") or {})}
     stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings.get("sampler") or {}), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
-    found = newest(run)
     weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])
     experiment.denoiser.to(device)
     return Trained(experiment, run, settings, found, weights, device)
+
+
+def source(given: Path | str) -> tuple[Run, checkpoint.Checkpoint]:
+    """A run and its newest checkpoint, or the one that `given` names: ``RUN/checkpoints/step_00050000``.
+
+    Raises:
+        MultigenError: it is neither, or the checkpoint is damaged.
+    """
+    path = Path(given)
+    one = path.parent.name == "checkpoints" and not (path / "config.yaml").is_file()
+    run = Run(path.parent.parent if one else path)
+    run.stored()  # refuses what is no run folder
+    if not one:
+        return run, newest(run)
+    if path not in (known := checkpoint.paths(run.checkpoints)):
+        raise MultigenError(f"{path} is no checkpoint; choices are {[other.name for other in known]}")
+    return run, checkpoint.read(path)
 
 
 def newest(run: Run) -> checkpoint.Checkpoint:
@@ -88,11 +104,9 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def network(run: str, device: str) -> Any:
     """The averaged denoiser of a run, or of one of its checkpoints, to guide another network away from."""
-    path = Path(run)
-    one = (path / "state.json").is_file()
-    source = Run(path.parents[1] if one else path)
-    denoiser = Experiment(source.stored()).denoiser
-    checkpoint.load_denoiser(denoiser, checkpoint.read(path) if one else newest(source))
+    weak, found = source(run)
+    denoiser = Experiment(weak.stored()).denoiser
+    checkpoint.load_denoiser(denoiser, found)
     return denoiser.to(device).eval()
 
 

@@ -68,6 +68,8 @@ def test_a_new_run_starts_from_another_s_weights(capsys):
     assert "starts from" not in capsys.readouterr().out
     assert run(["train", "experiment=points/repa", "run=third", "start=repa", *SMALL]) == 0
     assert "starts from repa (ema_0.99)\n" in capsys.readouterr().out
+    assert run(["train", "experiment=points/repa", "run=fourth", "start=repa/checkpoints/step_00000003", *SMALL]) == 0
+    assert "starts from repa/checkpoints/step_00000003 (ema_0.99)\n" in capsys.readouterr().out
     assert "not a run folder" in error_of(capsys, "train", "experiment=points/repa", "run=x", "start=nowhere", *SMALL)
     wide = ["train", "experiment=points/repa", "run=y", "start=repa", *SMALL, "denoiser.width=24"]
     assert "belongs to another network" in error_of(capsys, *wide)

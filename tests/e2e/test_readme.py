@@ -111,8 +111,10 @@ def told(monkeypatch, tmp_path, data_root):
     monkeypatch.setattr(own, "read", lambda *given, **kinds: seen.append(read(*given, **kinds)) or seen[-1])
     monkeypatch.setattr(Experiment, "__init__", work)
     monkeypatch.setattr(suite, "prepare", arms)
-    for name in ("evaluate.make", "suite.again", "benchmark.compare", "report.report", "trained.newest"):
+    for name in ("evaluate.make", "suite.again", "benchmark.compare", "report.report"):
         monkeypatch.setattr(f"multigen.cli.{name}", work)
+    monkeypatch.setattr("multigen.cli.trained.newest", lambda run: None)
+    monkeypatch.setattr("modalities.image.commands._trees", work)
     monkeypatch.setattr("modalities.image.foreign.read", work)
     monkeypatch.setattr("modalities.protein.commands._task", lambda *given: None)  # reads a structure
     monkeypatch.setattr("multigen.distributed.accelerator", lambda *given: SimpleNamespace(device=torch.device("cpu")))

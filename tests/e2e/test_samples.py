@@ -153,3 +153,22 @@ def test_an_earlier_checkpoint_of_the_run_guides_it():
     )
     plain, guided, itself = (Archive(f"{name}.npz")._images for name in ("plain", "guided", "itself"))
     assert (itself == plain).all() and (guided != plain).any()
+
+
+def test_an_earlier_checkpoint_is_sampled_and_measured():
+    first, last = (f"run/checkpoints/step_0000000{step}" for step in (1, 2))
+    for name, source in (("early", first), ("late", last), ("newest", "run")):
+        assert run(["sample", f"run={source}", "n=3", f"out={name}.npz"]) == 0
+    early, late, newest = (Archive(f"{name}.npz")._images for name in ("early", "late", "newest"))
+    assert (late == newest).all() and (early != newest).any()
+    assert read_json("early.npz.json")["checkpoint"]["step"] == 1
+    assert run(["evaluate", f"run={first}", "evaluate.n=6", "device=cpu", "metrics=teacher", TEACHER]) == 0
+    assert read_json("run/evaluation.json")["checkpoint"]["step"] == 1
+
+
+def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(capsys):
+    assert run(["sample", "run=run/checkpoints/step_00000007", "n=3"]) == 2
+    said = "run/checkpoints/step_00000007 is no checkpoint; choices are ['step_00000001', 'step_00000002']"
+    assert said in capsys.readouterr().err
+    assert run(["sample", "run=nowhere/checkpoints/step_00000001", "n=3"]) == 2
+    assert "nowhere is not a run folder" in capsys.readouterr().err
