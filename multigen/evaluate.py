@@ -200,21 +200,23 @@ def evaluate(
     held_out: Dataset | None = None,
     about: Mapping[str, Any] | None = None,
     shown: int = 64,
+    into: Path | None = None,
 ) -> dict[str, Any]:
     """Draw samples, measure them and write ``evaluation.json``; interrupted and called again, it goes on where it was.
 
     Args:
         metrics: by name. Each gets all samples; two metrics may not return the same measure.
-        folder: the run's folder. States of samples go to ``evaluation/<digest>/``, pictures to ``evaluation/``.
+        folder: the run's folder. States of samples go to ``evaluation/<digest>/``.
         n: how many samples.
         held_out: real data to draw beside the samples.
         about: what the caller knows: ``checkpoint`` (step, weights), ``data`` (see `describe.dataset`), ``validation``.
         shown: how many samples the picture shows.
+        into: the folder of ``evaluation.json``, and of the pictures in ``evaluation/``; the run's by default.
 
     Returns:
         What stands in ``evaluation.json``; with several processes, which share the drawing, only the first gets it.
     """
-    kept = states_folder(folder, sampler, denoiser, processes, seed)
+    kept, into = states_folder(folder, sampler, denoiser, processes, seed), into or folder
     draw = partial(sample_batches, sampler, denoiser, processes, modality, seed=seed, device=device, folder=kept)
     plan = buckets.batches(modality, n, batch_size, seed)
 
@@ -231,14 +233,14 @@ def evaluate(
         "samples": {"count": n, "valid": valid, "seed": seed, "sampler": describe.plain(sampler), "states": kept.name},
         "about_metrics": {k: m.about() for k, m in metrics.items() if isinstance(m, Explained)},
         "held_out": None if held_out is None else describe.dataset(held_out),
-        "grids": _grids(folder, modality, first, held_out, device),
-        "pictures": _pictures(folder, metrics),
+        "grids": _grids(into, modality, first, held_out, device),
+        "pictures": _pictures(into, metrics),
         "parameters": sum(p.numel() for p in denoiser.parameters()) if isinstance(denoiser, nn.Module) else None,
         "versions": describe.versions(device),
-        "config": Run(folder).stored() if (folder / "config.yaml").is_file() else None,
+        "config": Run(folder).stored() if Run(folder).begun else None,
         **(about or {}),
     }
-    write_json(folder / "evaluation.json", result)
+    write_json(into / "evaluation.json", result)
     return result
 
 

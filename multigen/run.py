@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +27,10 @@ from typing import Any
 import torch
 
 from multigen import describe
-from multigen.files import make_folder, read_text, remove_temporaries, to_json, write_json, write_text, writing
+from multigen.files import make_folder, read_json, read_text, remove_temporaries, to_json, write_json, write_text, writing
 from multigen.state import MultigenError
+
+_log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 
@@ -54,6 +57,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run, trained or not."""
+        return (self.folder / "config.yaml").is_file()
 
     @property
     def checkpoints(self) -> Path:
@@ -85,7 +93,7 @@ class Run:
         import yaml
 
         path = self.folder / "config.yaml"
-        if not path.is_file():
+        if not self.begun:
             raise MultigenError(f"{self.folder} is not a run folder: it has no config.yaml")
         try:
             config = yaml.safe_load(read_text(path))
@@ -97,7 +105,7 @@ class Run:
 
     def changes(self) -> dict[str, str]:
         """Dotted key -> how a setting differs from what the folder holds; {} if it holds none."""
-        if self.config is None or not (self.folder / "config.yaml").is_file():
+        if self.config is None or not self.begun:
             return {}
         before, now = dict(flat(self.stored())), dict(flat(self.config))
         pairs = {k: (before.get(k, _ABSENT), now.get(k, _ABSENT)) for k in {**before, **now}}
@@ -161,7 +169,12 @@ class Run:
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_temporaries(folder)
             self._store()
-            write_json(self.folder / "versions.json", {**describe.versions(device), **about})
+            versions = self.folder / "versions.json"
+            before = read_json(versions) if versions.is_file() else {}
+            for name, value in about.items():
+                if before.get(name, value) != value:
+                    _log.warning("%s was trained with %s %s and goes on with %s", self.folder, name, before[name], value)
+            write_json(versions, {**describe.versions(device), **about})
             yield
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:

@@ -274,4 +274,4 @@ def _given(command: str, arguments: list[str]) -> _Given:
     return _Given(plain[0], Path(plain[1]), Path(out[-1]), [a for a in settings if not a.startswith("out=")])
 
 
-_NEEDS = {"import": "checkpoint file", "export": "run folder"}
+_NEEDS = {"import": "checkpoint file", "export": "run folder or checkpoint"}

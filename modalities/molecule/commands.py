@@ -60,7 +60,7 @@ def _options() -> Options:
     parser = Options(prog="multigen complete", allow_abbrev=False, **texts)
     add = parser.add_argument
     add("fragment", metavar="FRAGMENT", help="SDF or MOL file with 3-D coordinates, plain or gz")
-    add("--run", required=True, metavar="RUN", help="run folder of a model of molecules, like experiment=molecule/complete")
+    add("--run", required=True, metavar="RUN", help="a run like experiment=molecule/complete, or RUN/checkpoints/STEP")
     add("--add", required=True, metavar="LOW:HIGH", help="how many atoms to make: 8, or any number from 6:14")
     add("--n", type=int, default=50, help="completions (50)")
     add("--out", default="completions", metavar="FOLDER", help="where to write (completions)")
@@ -68,7 +68,7 @@ def _options() -> Options:
     add("--record", type=int, default=1, metavar="N", help="which record of the file (1)")
     add("--grow", metavar="ATOMS", help="atoms that alone may have bonds to new ones, numbered from 1: 3,5")
     add("--steps", type=int, metavar="N", help="steps of the sampler (the run's)")
-    add("--weights", metavar="NAME", help="ema_0.999, ... or model of the newest checkpoint; or a file or checkpoint folder")
+    add("--weights", metavar="NAME", help="ema_0.999, ... or model of the checkpoint; or a file, or a checkpoint's folder")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
     add("--batch-size", type=int, default=64, metavar="N", help="completions at a time; changes none (64)")
     return parser
@@ -106,17 +106,16 @@ class Trained(NamedTuple):
 def _load(given: Namespace) -> Trained:
     """Of the configuration, modality, processes, sampler and network are made: no data are needed."""
     from multigen.build.experiment import Experiment
-    from multigen.cli.trained import overlaid, restore
+    from multigen.cli.trained import located, overlaid, restore
     from multigen.distributed import resolve
-    from multigen.run import Run
 
-    run, device = Run(given.run), resolve(given.device)
-    config = run.stored()
+    device = resolve(given.device)
+    config = located(given.run)[0].stored()
     _check(config, given.run)
     sampler = overlaid(config["sampler"], {"grid": {"steps": given.steps}})
     without = {"source": None, "size": None}
     experiment = Experiment({**config, "targets": "cached", "sampler": sampler, "modality": {**config["modality"], **without}})
-    restore(experiment.denoiser, run, given.weights)
+    restore(experiment.denoiser, given.run, given.weights)
     experiment.denoiser.to(device).eval()
     if not config["modality"].get("fragment"):
         _note(

@@ -60,7 +60,7 @@ def _options() -> Options:
     parser = Options(prog="multigen design", allow_abbrev=False, **texts)
     add = parser.add_argument
     add("structures", nargs="+", metavar="STRUCTURE", help="PDB or mmCIF file, plain or gz")
-    add("--run", required=True, metavar="RUN", help="run folder of an inverse-folding model")
+    add("--run", required=True, metavar="RUN", help="run folder of an inverse-folding model, or RUN/checkpoints/STEP")
     add("--out", default="designs", metavar="FOLDER", help="where to write (designs)")
     add("--n", type=int, default=1, help="designs of each structure (1)")
     add("--seed", type=int, default=0, help="design number i is a function of seed and i alone (0)")
@@ -92,7 +92,7 @@ def _options() -> Options:
     how = parser.add_argument_group("how").add_argument
     how("--order", default="grid", help="grid: ancestral sampling; random: one by one; confidence: the surest first (grid)")
     how("--per-call", type=int, default=1, metavar="N", help="residues made at once, with random and confidence (1)")
-    how("--weights", metavar="NAME", help="ema_0.999, ... or model of the newest checkpoint; or a file or checkpoint folder")
+    how("--weights", metavar="NAME", help="ema_0.999, ... or model of the checkpoint; or a file, or a checkpoint's folder")
     how("--device", default="auto", help="auto, cpu, cuda, cuda:1 (auto)")
     how("--batch-size", type=int, metavar="N", help="designs at a time; changes no design")
     return parser
@@ -167,16 +167,14 @@ class Network(NamedTuple):
 def _load(given: Namespace, device: torch.device) -> Network:
     """The network of a run. Of its configuration, processes and network are made, and nothing else: no data are needed."""
     from multigen.build.experiment import Experiment
-    from multigen.cli.trained import restore
-    from multigen.run import Run
+    from multigen.cli.trained import located, restore
 
-    run = Run(given.run)
-    config = run.stored()
+    config = located(given.run)[0].stored()
     modality = _modality(config, given.run)
     network = config.get("denoiser") or {}
     start = {"start": "random"} if "start" in network else {}  # the checkpoint's weights come in its place
     experiment = Experiment({**config, "denoiser": {**network, **start}})
-    restore(experiment.denoiser, run, given.weights)
+    restore(experiment.denoiser, given.run, given.weights)
     if given.guidance != 1 and not (config.get("diffusion") or {}).get("drop"):
         _note(f"{given.run} was trained without dropping the backbone (diffusion.drop): --guidance may do it no good")
     return Network(experiment.denoiser.to(device).eval(), experiment.processes, modality.get("neighbours", 30))

@@ -39,7 +39,7 @@ def main(config: Any) -> None:
         settings["batch_size"],
         model.device,
     )
-    folder = make_folder(settings["out"] or model.run.folder)
+    folder = make_folder(settings["out"] or model.results)
     write(found, model, how, folder)
     show(found)
     print(f"diagnosis: {folder}/diagnosis.json and .png")

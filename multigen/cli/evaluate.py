@@ -15,7 +15,7 @@ from multigen.cli.catalogue import choose
 from multigen.cli.report import report
 from multigen.cli.trained import Trained, load, overlaid
 from multigen.evaluate import evaluate, evaluate_finished, validation_loss
-from multigen.files import nearest, read_json
+from multigen.files import make_folder, nearest, read_json
 from multigen.state import MultigenError
 
 
@@ -69,6 +69,7 @@ def of_run(config: Any) -> None:
     metrics = named(overlaid(e.config.get("metrics") or {}, chosen))
     e.config["metrics"] = with_data(metrics, model.settings["reference"], e.config["data"])
     how = overlaid(e.config.get("evaluate") or {}, model.settings["evaluate"])
+    into = make_folder(model.settings["out"] or model.results)
     result = evaluate(
         e.sampler,
         e.denoiser,
@@ -82,10 +83,11 @@ def of_run(config: Any) -> None:
         device=model.device,
         held_out=e.datasets.get("valid"),
         about={**about(model), "validation": validation(model, how)},
+        into=into,
     )
     if distributed.rank() == 0:
         show(result)
-        print(f"report: {report(model.run.folder)}")
+        print(f"report: {report(into)}" if into == model.run.folder else f"written to {into / 'evaluation.json'}")
 
 
 def about(model: Trained) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def prepare(plan: Suite, folder: Path, device: str) -> None:
         named.append((again, f"{again.name}{AGAIN}"))
     configured = [configure(plan, run, folder / "runs" / name, device) for run, name in named]
     for run_folder in configured:
-        if run_folder.changes() or not (run_folder.folder / "config.yaml").is_file():
+        if run_folder.changes() or not run_folder.begun:
             run_folder.store(PATIENCE)
 
 

@@ -30,6 +30,8 @@ class Trained(NamedTuple):
     weights: str
     """Which of the checkpoint's weights the denoiser holds."""
     device: torch.device
+    results: Path
+    """The folder for what is measured: the run's, or one of its own for a checkpoint that was named."""
 
 
 def load(config: Any) -> Trained:
@@ -41,32 +43,48 @@ def load(config: Any) -> Trained:
     settings = own.read(config)
     if not settings["run"]:
         raise MultigenError("which run? give run=FOLDER, as `multigen train` named it")
-    run, found = source(settings["run"])
+    run, one = located(settings["run"])
     stored = run.stored()
     device = distributed.accelerator("no", settings["device"]).device
     stored["modality"] = {**(stored.get("modality") or {}), **(settings.get("modality") or {})}
     stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings.get("sampler") or {}), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
+    found = checkpoint.read(one) if one else newest(run)
     weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])
     experiment.denoiser.to(device)
-    return Trained(experiment, run, settings, found, weights, device)
+    results = run.folder / "evaluation" / found.path.name if one else run.folder
+    return Trained(experiment, run, settings, found, weights, device, results)
+
+
+def located(given: Path | str) -> tuple[Run, Path | None]:
+    """A run, and the folder of the checkpoint where `given` names one of the run's: ``RUN/checkpoints/step_00050000``.
+
+    Raises:
+        MultigenError: it is neither; where it is close to a checkpoint, with those that there are.
+    """
+    path, real = Path(given), Path(given).resolve()
+    owner = Run(real.parent.parent)
+    if real.parent == owner.checkpoints and (real / "state.json").is_file():
+        named = Run(path.parent.parent)  # as the user writes it, unless that is a link
+        run, one = named if named.begun else owner, path
+    else:
+        run, one = Run(path), None
+        for near in (Run(real.parent), owner):
+            if near.begun and not run.begun and near.checkpoints in (real, real.parent):
+                known = [other.name for other in checkpoint.paths(near.checkpoints)]
+                raise MultigenError(f"{path} is no checkpoint; " + (f"choices are {known}" if known else "there are none yet"))
+    run.stored()  # refuses what is no run folder
+    return run, one
 
 
 def source(given: Path | str) -> tuple[Run, checkpoint.Checkpoint]:
-    """A run and its newest checkpoint, or the one that `given` names: ``RUN/checkpoints/step_00050000``.
+    """A run and its newest checkpoint, or the one that `given` names, see `located`.
 
     Raises:
-        MultigenError: it is neither, or the checkpoint is damaged.
+        MultigenError: it is neither, the run has no checkpoint yet, or none that is whole.
     """
-    path = Path(given)
-    one = path.parent.name == "checkpoints" and not (path / "config.yaml").is_file()
-    run = Run(path.parent.parent if one else path)
-    run.stored()  # refuses what is no run folder
-    if not one:
-        return run, newest(run)
-    if path not in (known := checkpoint.paths(run.checkpoints)):
-        raise MultigenError(f"{path} is no checkpoint; choices are {[other.name for other in known]}")
-    return run, checkpoint.read(path)
+    run, one = located(given)
+    return run, checkpoint.read(one) if one else newest(run)
 
 
 def newest(run: Run) -> checkpoint.Checkpoint:
@@ -76,15 +94,15 @@ def newest(run: Run) -> checkpoint.Checkpoint:
     return found
 
 
-def restore(denoiser: Any, run: Run, weights: str | None) -> None:
-    """Weights by name from the run's newest checkpoint, from a checkpoint's folder, or from a file."""
+def restore(denoiser: Any, run: str, weights: str | None) -> None:
+    """Weights by name from the run's newest checkpoint, or the one that `run` names; or from another's folder, or a file."""
     path = Path(weights or "")
     if weights and (path / "state.json").is_file():
         checkpoint.load_denoiser(denoiser, checkpoint.read(path))
     elif path.suffix == ".safetensors" or path.is_file():
         checkpoint.restore(denoiser, _tensors(path), path)
     else:
-        checkpoint.load_denoiser(denoiser, newest(run), weights)
+        checkpoint.load_denoiser(denoiser, source(run)[1], weights)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from multigen.distributed import product_flops
 from multigen.state import Batch
 
 if TYPE_CHECKING:
@@ -43,18 +44,7 @@ def peak_flops(device: torch.device, precision: str = "no") -> float:
         if re.search(rf"\b{known}\b", name):  # an L40 is no L4
             return (single if precision == "no" else half) * _TERA
     dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return _measure(device, dtype, 512 if device.type == "cpu" else 4096)
-
-
-def _measure(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """FLOP/s of the fastest of a few square matrix products."""
-    x = torch.ones(size, size, device=device, dtype=dtype)  # (size, size)
-    best = float("inf")
-    for _ in range(6):
-        start = time.perf_counter()
-        (x @ x)[0, 0].item()  # reading a number waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return product_flops(device, dtype, 512 if device.type == "cpu" else 4096)
 
 
 @contextmanager

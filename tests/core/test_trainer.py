@@ -18,12 +18,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import Net, PointModality, Points, broken, diffusion, trainer
 
-from multigen import checkpoint
+from multigen import checkpoint, distributed
 from multigen.alignment import Alignment
 from multigen.curriculum import Ramp
 from multigen.files import read_json, write_json
 from multigen.objective import Denoising, Losses, Objective
 from multigen.random import hash64, keys
+from multigen.run import Run
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer, speed
 from multigen.trainer.meter import Meter
@@ -178,14 +179,30 @@ def test_bfloat16_trains_nearly_as_float32_does(tmp_path: Path) -> None:
     assert torch.allclose(weights(single), weights(half), atol=0.05)
 
 
-@pytest.mark.parametrize(("fast", "expected"), [(True, "bf16"), (False, "no")])
+@pytest.mark.parametrize(
+    ("has", "times", "expected"), [(True, 2.0, "bf16"), (True, 0.6, "no"), (True, 1.1, "no"), (False, 2.0, "no")]
+)
 def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, expected: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool, times: float, expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    monkeypatch.setattr(distributed, "product_flops", lambda device, dtype: times if dtype == torch.bfloat16 else 1.0)
+    distributed._fast_in_bfloat16.cache_clear()
     made = fitted(tmp_path, precision="auto", device="cpu")
+    distributed._fast_in_bfloat16.cache_clear()
     assert made.precision == expected
     assert read_json(made.run.folder / "versions.json")["precision"] == expected
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fitted(tmp_path, precision="no")
+    fitted(tmp_path, precision="no")
+    assert "precision" not in caplog.text
+    run = Run(tmp_path)
+    with run.open("cpu", precision="bf16"):
+        pass
+    assert f"{tmp_path} was trained with precision no and goes on with bf16" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------- losses that are not finite

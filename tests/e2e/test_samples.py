@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 from modalities.image.sets import Archive
 from multigen.cli.main import run
+from multigen.cli.trained import located
 from multigen.files import read_json
 
 SMALL = [
@@ -162,13 +163,26 @@ def test_an_earlier_checkpoint_is_sampled_and_measured():
     early, late, newest = (Archive(f"{name}.npz")._images for name in ("early", "late", "newest"))
     assert (late == newest).all() and (early != newest).any()
     assert read_json("early.npz.json")["checkpoint"]["step"] == 1
-    assert run(["evaluate", f"run={first}", "evaluate.n=6", "device=cpu", "metrics=teacher", TEACHER]) == 0
-    assert read_json("run/evaluation.json")["checkpoint"]["step"] == 1
+    asked = ["evaluate.n=6", "device=cpu", "evaluate.repeats=0"]
+    for source, folder in (("run", "run"), (first, "run/evaluation/step_00000001"), (f"{last}/", "there")):
+        assert run(["evaluate", f"run={source}", *asked, *(["out=there"] if folder == "there" else [])]) == 0
+    found = [read_json(f"{folder}/evaluation.json") for folder in ("run", "run/evaluation/step_00000001", "there")]
+    assert [one["checkpoint"]["step"] for one in found] == [2, 1, 2]
+    assert found[0]["metrics"] == found[2]["metrics"] != found[1]["metrics"]
 
 
-def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(capsys):
-    assert run(["sample", "run=run/checkpoints/step_00000007", "n=3"]) == 2
-    said = "run/checkpoints/step_00000007 is no checkpoint; choices are ['step_00000001', 'step_00000002']"
-    assert said in capsys.readouterr().err
-    assert run(["sample", "run=nowhere/checkpoints/step_00000001", "n=3"]) == 2
-    assert "nowhere is not a run folder" in capsys.readouterr().err
+def test_what_is_near_a_checkpoint_is_told_from_one(capsys, tmp_path):
+    (tmp_path / "link").symlink_to(Path("run/checkpoints/step_00000001").resolve())
+    run_, path = located(tmp_path / "link")
+    assert path == tmp_path / "link" and run_.folder == Path("run").resolve()
+    steps = "choices are ['step_00000001', 'step_00000002']"
+    for given, said in {
+        "run/checkpoints/step_00000007": f"run/checkpoints/step_00000007 is no checkpoint; {steps}",
+        "run/checkpoints": f"run/checkpoints is no checkpoint; {steps}",
+        "nowhere/checkpoints/step_00000001": "nowhere/checkpoints/step_00000001 is not a run folder",
+        "checkpoints/nowhere": "checkpoints/nowhere is not a run folder",
+    }.items():
+        assert run(["sample", f"run={given}", "n=3"]) == 2
+        assert said in capsys.readouterr().err
+    assert run(["report", "run=run/checkpoints/step_00000001"]) == 2
+    assert "is no run folder; give the one that its checkpoints are in" in capsys.readouterr().err
