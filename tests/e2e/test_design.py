@@ -152,7 +152,8 @@ def test_options(capsys):
     for given in (str(weights), str(weights.parent)):
         made(capsys, *common, "--weights", given, "--out", "by_file")
     made(capsys, *common, "--out", "by_name")
-    assert records("by_file/designs.fasta") == records("by_name/designs.fasta")
+    made(capsys, *common, "--run", str(weights.parent), "--out", "by_run")
+    assert records("by_file/designs.fasta") == records("by_name/designs.fasta") == records("by_run/designs.fasta")
 
 
 def test_notes(capsys):

@@ -186,7 +186,7 @@ def test_export_is_the_reverse_of_import(kind, tmp_path):
         torch.testing.assert_close(back.model[name], x, rtol=1e-6, atol=1e-6)
         expected = x if name.startswith("projectors") else ema[name]  # of these the average is not kept
         torch.testing.assert_close(back.ema[name], expected, rtol=1e-6, atol=1e-6)
-    alone = foreign.read(export_run(kind, run, tmp_path / "back.safetensors"))
+    alone = foreign.read(export_run(kind, checkpoint.latest(Run(run).checkpoints).path, tmp_path / "back.safetensors"))
     assert alone.ema is None and torch.equal(alone.model["blocks.0.attn.qkv.bias"], ema["blocks.0.attn.qkv.bias"])
 
 
