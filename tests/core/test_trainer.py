@@ -475,7 +475,7 @@ def test_flops_are_those_of_the_matrix_products_and_counting_leaves_no_trace(tmp
 )
 def test_the_best_of_a_gpu_is_found_by_the_words_of_its_name(monkeypatch: pytest.MonkeyPatch, name: str, tera: float) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
-    monkeypatch.setattr(speed, "_measure", lambda *given: 7e12)
+    monkeypatch.setattr(speed, "product_flops", lambda *given: 7e12)
     assert peak_flops(torch.device("cuda"), "bf16") == tera * 1e12
 
 

@@ -81,7 +81,7 @@ def chains(lengths=(70, 35), missing=(), centre=0.0):
     place, trace = torch.full((1, 3), centre, dtype=torch.float64), []
     for i in range(total):
         step = turn[:, i] - 0.3 * (place - centre)  # (1, 3)
-        place = place + 3.8 * step / step.norm()
+        place = place + (3.8 + 1e-4 * i) * step / step.norm()  # no two alike: of neighbours at one distance any may be taken
         trace.append(place)
     ca = torch.stack(trace, 1)  # (1, L, 3)
     backbone = ca[:, :, None] + 1.2 * noise.fold("atoms").normal([total, 4, 3], torch.float64)  # (1, L, 4, 3)
