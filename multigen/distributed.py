@@ -161,7 +161,7 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
         precision: "no" (float32), "bf16" or "fp16" autocast, or "auto", see `chosen`.
         device: see `resolve`. With several processes each takes the device of its local rank.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
 
     where = resolve(device)
@@ -169,9 +169,10 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
     if where.index is not None and where.type != "cpu" and "LOCAL_RANK" not in os.environ:
         torch.accelerator.set_device_index(where.index)
     AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState(cpu=where.type == "cpu")  # joins the others, who are to compute in one precision, measured or not
     # a network of the user's may own parameters that no loss reaches; telling the wrapper costs one walk of the graph
     exchange = DistributedDataParallelKwargs(find_unused_parameters=True)
-    made = Accelerator(mixed_precision=precision, cpu=where.type == "cpu", kwargs_handlers=[exchange])
+    made = Accelerator(mixed_precision=first(precision), cpu=where.type == "cpu", kwargs_handlers=[exchange])
     atexit.register(_leave)
     return made
 

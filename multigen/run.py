@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +28,6 @@ import torch
 from multigen import describe
 from multigen.files import make_folder, read_json, read_text, remove_temporaries, to_json, write_json, write_text, writing
 from multigen.state import MultigenError
-
-_log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
 
@@ -63,6 +60,15 @@ class Run:
         """Whether the folder holds a run, trained or not."""
         return (self.folder / "config.yaml").is_file()
 
+    def require(self) -> None:
+        """Refuse a folder that holds no run.
+
+        Raises:
+            MultigenError: naming it.
+        """
+        if not self.begun:
+            raise MultigenError(f"{self.folder} is not a run folder: it has no config.yaml")
+
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
@@ -92,9 +98,8 @@ class Run:
         """
         import yaml
 
+        self.require()
         path = self.folder / "config.yaml"
-        if not self.begun:
-            raise MultigenError(f"{self.folder} is not a run folder: it has no config.yaml")
         try:
             config = yaml.safe_load(read_text(path))
         except yaml.YAMLError as error:
@@ -102,6 +107,18 @@ class Run:
         if not isinstance(config, dict):
             raise MultigenError(f"{path} is damaged: it holds no settings")
         return config
+
+    def versions(self) -> Config:
+        """What ``versions.json`` says of the last training; {} where there is none that can be read."""
+        try:
+            found = read_json(self._versions)
+        except MultigenError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def _versions(self) -> Path:
+        return self.folder / "versions.json"
 
     def changes(self) -> dict[str, str]:
         """Dotted key -> how a setting differs from what the folder holds; {} if it holds none."""
@@ -169,12 +186,7 @@ class Run:
             for folder in (self.folder, self.checkpoints, self.samples):
                 remove_temporaries(folder)
             self._store()
-            versions = self.folder / "versions.json"
-            before = read_json(versions) if versions.is_file() else {}
-            for name, value in about.items():
-                if before.get(name, value) != value:
-                    _log.warning("%s was trained with %s %s and goes on with %s", self.folder, name, before[name], value)
-            write_json(versions, {**describe.versions(device), **about})
+            write_json(self._versions, {**describe.versions(device), **about})
             yield
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:

@@ -109,13 +109,13 @@ def _load(given: Namespace) -> Trained:
     from multigen.cli.trained import located, overlaid, restore
     from multigen.distributed import resolve
 
-    device = resolve(given.device)
-    config = located(given.run)[0].stored()
+    (run, one), device = located(given.run), resolve(given.device)
+    config = run.stored()
     _check(config, given.run)
     sampler = overlaid(config["sampler"], {"grid": {"steps": given.steps}})
     without = {"source": None, "size": None}
     experiment = Experiment({**config, "targets": "cached", "sampler": sampler, "modality": {**config["modality"], **without}})
-    restore(experiment.denoiser, given.run, given.weights)
+    restore(experiment.denoiser, run, one, given.weights)
     experiment.denoiser.to(device).eval()
     if not config["modality"].get("fragment"):
         _note(

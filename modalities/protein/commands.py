@@ -169,12 +169,13 @@ def _load(given: Namespace, device: torch.device) -> Network:
     from multigen.build.experiment import Experiment
     from multigen.cli.trained import located, restore
 
-    config = located(given.run)[0].stored()
+    run, one = located(given.run)
+    config = run.stored()
     modality = _modality(config, given.run)
     network = config.get("denoiser") or {}
     start = {"start": "random"} if "start" in network else {}  # the checkpoint's weights come in its place
     experiment = Experiment({**config, "denoiser": {**network, **start}})
-    restore(experiment.denoiser, given.run, given.weights)
+    restore(experiment.denoiser, run, one, given.weights)
     if given.guidance != 1 and not (config.get("diffusion") or {}).get("drop"):
         _note(f"{given.run} was trained without dropping the backbone (diffusion.drop): --guidance may do it no good")
     return Network(experiment.denoiser.to(device).eval(), experiment.processes, modality.get("neighbours", 30))

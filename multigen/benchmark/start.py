@@ -43,8 +43,13 @@ def start(trainer: Trainer, teachers: Sequence[Job], kept: bool = True) -> dict[
         "train_examples": len(trainer.loader.dataset),
         "teacher": teaching(teachers) | {"kept": kept} if teachers else None,
         "peak_flops_per_second": peak_flops(trainer.device, trainer.precision),
-        "versions": describe.versions(trainer.device),
+        "versions": versions(trainer),
     }
+
+
+def versions(trainer: Trainer) -> dict[str, str]:
+    """Of program, libraries and device, and the precision, which may have been measured."""
+    return {**describe.versions(trainer.device), "precision": trainer.precision}
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from multigen import describe
 from multigen.benchmark.runner import PATIENCE, TO_SAVE, saved
-from multigen.benchmark.start import start
+from multigen.benchmark.start import start, versions
 from multigen.build.experiment import Experiment
 from multigen.cache import Job
 from multigen.cli.main import guarded
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         kept = stored.get("targets") == "cached" or stored.get("pairing", "own") != "own"
         data = describe.dataset(experiment.datasets["train"])
         write_json(run.folder / "start.json", {**start(trainer, _teachers(experiment, settings), kept), "data": data})
-    note_versions(run, describe.versions(trainer.device))
+    note_versions(run, versions(trainer))
     train(trainer, until)
 
 

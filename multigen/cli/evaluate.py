@@ -87,7 +87,8 @@ def of_run(config: Any) -> None:
     )
     if distributed.rank() == 0:
         show(result)
-        print(f"report: {report(into)}" if into == model.run.folder else f"written to {into / 'evaluation.json'}")
+        its_own = into.samefile(model.run.folder)
+        print(f"report: {report(into)}" if its_own else f"written to {into / 'evaluation.json'}")
 
 
 def about(model: Trained) -> dict[str, Any]:

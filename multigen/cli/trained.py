@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ def load(config: Any) -> Trained:
     stored["modality"] = {**(stored.get("modality") or {}), **(settings.get("modality") or {})}
     stored["sampler"] = with_weak(sampler_of(stored.get("sampler") or {}, settings.get("sampler") or {}), device)
     experiment = Experiment(with_given(stored, settings.get("given") or []))
-    found = checkpoint.read(one) if one else newest(run)
+    found = opened(run, one)
     weights = checkpoint.load_denoiser(experiment.denoiser, found, settings["weights"])
     experiment.denoiser.to(device)
     results = run.folder / "evaluation" / found.path.name if one else run.folder
@@ -59,22 +60,25 @@ def load(config: Any) -> Trained:
 def located(given: Path | str) -> tuple[Run, Path | None]:
     """A run, and the folder of the checkpoint where `given` names one of the run's: ``RUN/checkpoints/step_00050000``.
 
+    Whatever lies behind links, a checkpoint is the run's in whose ``checkpoints/`` it is, as it is written or as links lead.
+
     Raises:
         MultigenError: it is neither; where it is close to a checkpoint, with those that there are.
     """
-    path, real = Path(given), Path(given).resolve()
-    owner = Run(real.parent.parent)
-    if real.parent == owner.checkpoints and (real / "state.json").is_file():
-        named = Run(path.parent.parent)  # as the user writes it, unless that is a link
-        run, one = named if named.begun else owner, path
-    else:
-        run, one = Run(path), None
-        for near in (Run(real.parent), owner):
-            if near.begun and not run.begun and near.checkpoints in (real, real.parent):
-                known = [other.name for other in checkpoint.paths(near.checkpoints)]
-                raise MultigenError(f"{path} is no checkpoint; " + (f"choices are {known}" if known else "there are none yet"))
-    run.stored()  # refuses what is no run folder
-    return run, one
+    path = Path(given)
+    written, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))
+    for place in (written, real):
+        owner = Run(place.parent.parent)
+        if owner.begun and place in checkpoint.paths(owner.checkpoints):
+            near = path.parent.parent  # as the user names the run, where the checkpoint's name is behind its own
+            return Run(near) if place == written and path.parent.name == owner.checkpoints.name else owner, place
+    run = Run(path)
+    for owner in () if run.begun else (Run(written.parent), Run(written.parent.parent)):
+        if owner.begun and owner.checkpoints in (written, written.parent):
+            known = [other.name for other in checkpoint.paths(owner.checkpoints)]
+            raise MultigenError(f"{path} is no checkpoint; " + (f"choices are {known}" if known else "there are none yet"))
+    run.require()
+    return run, None
 
 
 def source(given: Path | str) -> tuple[Run, checkpoint.Checkpoint]:
@@ -84,25 +88,26 @@ def source(given: Path | str) -> tuple[Run, checkpoint.Checkpoint]:
         MultigenError: it is neither, the run has no checkpoint yet, or none that is whole.
     """
     run, one = located(given)
-    return run, checkpoint.read(one) if one else newest(run)
+    return run, opened(run, one)
 
 
-def newest(run: Run) -> checkpoint.Checkpoint:
-    found = checkpoint.latest(run.checkpoints)
+def opened(run: Run, one: Path | None) -> checkpoint.Checkpoint:
+    """The checkpoint that was named, or the run's newest."""
+    found = checkpoint.read(one) if one else checkpoint.latest(run.checkpoints)
     if found is None:
         raise MultigenError(f"{run.folder} holds no checkpoint yet")
     return found
 
 
-def restore(denoiser: Any, run: str, weights: str | None) -> None:
-    """Weights by name from the run's newest checkpoint, or the one that `run` names; or from another's folder, or a file."""
+def restore(denoiser: Any, run: Run, one: Path | None, weights: str | None) -> None:
+    """Weights by name from the checkpoint `one` of a run, or its newest; or from the folder of another, or from a file."""
     path = Path(weights or "")
     if weights and (path / "state.json").is_file():
         checkpoint.load_denoiser(denoiser, checkpoint.read(path))
     elif path.suffix == ".safetensors" or path.is_file():
         checkpoint.restore(denoiser, _tensors(path), path)
     else:
-        checkpoint.load_denoiser(denoiser, source(run)[1], weights)
+        checkpoint.load_denoiser(denoiser, opened(run, one), weights)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -77,8 +77,9 @@ def read(folder: Path | str) -> Record:
     run = Run(folder)
     if not run.folder.is_dir():
         raise MultigenError(f"{folder} is not a run folder")
-    if not run.begun and run.folder.parent.name == run.checkpoints.name:
-        raise MultigenError(f"{folder} is no run folder; give the one that its checkpoints are in")
+    above = run.folder.absolute().parents
+    if not run.begun and (inside := next((str(one) for one in above[:2] if Run(one).begun), None)):
+        raise MultigenError(f"{folder} is no run folder, but lies in the one of {inside}")
     configured, evaluated, made_by = (run.folder / f for f in ("config.yaml", "evaluation.json", "versions.json"))
     rows: dict[int, dict[str, Any]] = {}
     for entry in run.history():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -30,6 +31,8 @@ from multigen.trainer.meter import Meter
 from multigen.trainer.progress import Progress
 from multigen.trainer.signals import Interrupted, Signals
 from multigen.trainer.speed import Stopwatch, peak_flops, training_flops
+
+_logger = logging.getLogger(__name__)
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 """``functools.partial(torch.optim.AdamW, lr=1e-4)``, for instance."""
@@ -265,11 +268,16 @@ class Trainer:
             Diverged: losses were not finite too often.
             MultigenError: the folder is in use, holds another configuration, cannot be written, ...
         """
+        before = self.run.versions().get("precision", self.precision)
         with ExitStack() as stack:
             if self.main:
                 stack.enter_context(self.run.open(self.device, precision=self.precision))
             distributed.barrier()
             self._resume()
+            if self.main and before != self.precision and 0 < self.step < self.steps:
+                _logger.warning(
+                    "%s was trained with precision %s and goes on with %s", self.run.folder, before, self.precision
+                )
             signals = stack.enter_context(Signals())
             self._loggers = self._open_loggers(stack)
             self._progress = stack.enter_context(Progress(self.steps, self.step, self.main and self._show))

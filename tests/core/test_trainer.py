@@ -24,7 +24,6 @@ from multigen.curriculum import Ramp
 from multigen.files import read_json, write_json
 from multigen.objective import Denoising, Losses, Objective
 from multigen.random import hash64, keys
-from multigen.run import Run
 from multigen.state import MultigenError
 from multigen.trainer import Diverged, Interrupted, Trainer, speed
 from multigen.trainer.meter import Meter
@@ -196,13 +195,15 @@ def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
 
 
 def test_a_run_that_goes_on_in_another_precision_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fitted(tmp_path, precision="no")
-    fitted(tmp_path, precision="no")
+    fitted(tmp_path, steps=2, precision="no")
+    fitted(tmp_path, steps=3, precision="no")
+    fitted(tmp_path, steps=3, precision="bf16")  # nothing is left to train
     assert "precision" not in caplog.text
-    run = Run(tmp_path)
-    with run.open("cpu", precision="bf16"):
-        pass
-    assert f"{tmp_path} was trained with precision no and goes on with bf16" in caplog.text
+    fitted(tmp_path, steps=4, precision="no")
+    assert f"{tmp_path} was trained with precision bf16 and goes on with no" in caplog.text
+    for damaged in ("", "[]"):
+        (tmp_path / "versions.json").write_text(damaged)
+        assert fitted(tmp_path, steps=5, precision="no").step == 5
 
 
 # ------------------------------------------------------------------------------------------------- losses that are not finite

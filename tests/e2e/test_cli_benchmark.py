@@ -18,7 +18,7 @@ from multigen.benchmark.suite import suite
 from multigen.cli import arm
 from multigen.cli.main import run
 from multigen.cli.suite import prepare
-from multigen.cli.trained import newest
+from multigen.cli.trained import opened
 from multigen.describe import hash_tensors
 from multigen.files import read_json, write_json
 from multigen.run import Run, owning
@@ -193,7 +193,7 @@ def test_an_arm_starts_from_another_runs_weights_and_goes_on_without_it(anywhere
         arms = {"repa": {"experiment": "points/repa", "settings": settings}}
         prepare(suite({**domain, "arms": arms, "settings": quick}), one.folder.parents[1], "cpu")
         arm.main([str(one.folder), "2", str(os.getppid())])
-    found = newest(source)
+    found = opened(source, None)
     averaged = found.tensors(checkpoint.averages(found)[0])
     initial = [read_json(one.folder / "start.json")["initial"] for one in (source, tuned)]
     assert initial[1] == {k: hash_tensors({"0": x})[:12] for k, x in averaged.items()} != initial[0]

@@ -113,7 +113,7 @@ def told(monkeypatch, tmp_path, data_root):
     monkeypatch.setattr(suite, "prepare", arms)
     for name in ("evaluate.make", "suite.again", "benchmark.compare", "report.report"):
         monkeypatch.setattr(f"multigen.cli.{name}", work)
-    monkeypatch.setattr("multigen.cli.trained.newest", lambda run: None)
+    monkeypatch.setattr("multigen.cli.trained.opened", lambda run, one: None)
     monkeypatch.setattr("modalities.image.commands._trees", work)
     monkeypatch.setattr("modalities.image.foreign.read", work)
     monkeypatch.setattr("modalities.protein.commands._task", lambda *given: None)  # reads a structure

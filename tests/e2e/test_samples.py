@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,18 +172,41 @@ def test_an_earlier_checkpoint_is_sampled_and_measured():
     assert found[0]["metrics"] == found[2]["metrics"] != found[1]["metrics"]
 
 
-def test_what_is_near_a_checkpoint_is_told_from_one(capsys, tmp_path):
-    (tmp_path / "link").symlink_to(Path("run/checkpoints/step_00000001").resolve())
-    run_, path = located(tmp_path / "link")
-    assert path == tmp_path / "link" and run_.folder == Path("run").resolve()
+def test_what_is_near_a_checkpoint_is_told_from_one(capsys, tmp_path, monkeypatch):
+    home, first = Path.cwd(), "checkpoints/step_00000001"
+    for other in ("other", "disk", "moved/checkpoints", "linked"):  # a run, another disk, and runs whose checkpoints lie there
+        (tmp_path / other).mkdir(parents=True)
+    for other in ("other", "moved", "linked"):
+        (tmp_path / other / "config.yaml").write_text("name: other\n")
+    shutil.copytree(home / "run/checkpoints", tmp_path / "disk/kept")
+    (tmp_path / "other/best").symlink_to(home / "run" / first)
+    (tmp_path / "moved" / first).symlink_to(tmp_path / "disk/kept/step_00000001")
+    (tmp_path / "linked/checkpoints").symlink_to(tmp_path / "disk/kept")
+    (tmp_path / "loop").symlink_to("loop")
+    for given, folder in {
+        f"run/{first}/": Path("run"),
+        tmp_path / "other/best": home / "run",  # not of the run that the link lies in
+        tmp_path / "moved" / first: tmp_path / "moved",
+        tmp_path / "linked" / first: tmp_path / "linked",
+    }.items():
+        owner, path = located(given)
+        assert owner.folder == folder and path is not None and path.name == "step_00000001"
+    monkeypatch.chdir(home / "run" / first)
+    for given in (".", "../step_00000001"):
+        owner, path = located(given)
+        assert owner.folder.resolve() == (home / "run").resolve() and path == home / "run" / first
+    monkeypatch.chdir(home)
     steps = "choices are ['step_00000001', 'step_00000002']"
     for given, said in {
         "run/checkpoints/step_00000007": f"run/checkpoints/step_00000007 is no checkpoint; {steps}",
         "run/checkpoints": f"run/checkpoints is no checkpoint; {steps}",
         "nowhere/checkpoints/step_00000001": "nowhere/checkpoints/step_00000001 is not a run folder",
         "checkpoints/nowhere": "checkpoints/nowhere is not a run folder",
+        str(tmp_path / "loop"): "loop is not a run folder",
     }.items():
         assert run(["sample", f"run={given}", "n=3"]) == 2
         assert said in capsys.readouterr().err
-    assert run(["report", "run=run/checkpoints/step_00000001"]) == 2
-    assert "is no run folder; give the one that its checkpoints are in" in capsys.readouterr().err
+    for inside in ("checkpoints", first, "evaluation"):
+        (home / "run" / inside).mkdir(exist_ok=True)
+        assert run(["report", f"run=run/{inside}"]) == 2
+        assert f"run/{inside} is no run folder, but lies in the one of {home / 'run'}" in capsys.readouterr().err
