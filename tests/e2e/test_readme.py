@@ -32,6 +32,7 @@ PAGES = [
     for pattern in (
         "README.md",
         "Makefile",
+        ".benchmark/README.md",
         "data/README.md",
         "modalities/*/README.md",
         "modalities/*/TEACHERS.md",
@@ -81,9 +82,14 @@ def test_the_encoder_of_ones_own_encodes():
     assert mask.shape == (2, 16) and mask.all()
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".md")])
+def test_links_lead_somewhere(page):
+    for target, _, part in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]*))?\)", (ROOT / page).read_text(encoding="utf-8")):
+        to = (ROOT / page).parent / target if target else ROOT / page
+        assert to.exists(), target
+        if part:
+            titles = re.findall(r"^#+ (.*)$", to.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, f"{target}#{part}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- commands
@@ -223,7 +229,7 @@ def test_a_shown_command_is_composed(line, told):
 
 def test_every_page_with_commands_is_read():
     shown = {line.page for page in PAGES for line in lines(page)}
-    assert shown >= {"README.md", "Makefile", "configs/train.yaml", "configs/domain/pdb.yaml"}
+    assert shown >= {"README.md", ".benchmark/README.md", "Makefile", "configs/train.yaml", "configs/domain/pdb.yaml"}
     assert shown >= {f"modalities/{x}/README.md" for x in ("image", "molecule", "points", "protein")}
     named = {word for line in LINES.values() for word in re.findall(r"multigen(?:\.cli)? (\w+)", line.text)}
     assert named == {*COMMANDS, *commands()}
