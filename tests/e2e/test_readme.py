@@ -48,6 +48,7 @@ for line in [line for page in PAGES for line in lines(page)]:
     LINES.setdefault(f"{line.page}: {line.text}" if uses else line.text, line)
 
 RUNS = {
+    ".benchmark/README.md": {"RUN": "protein/reed"},
     "README.md": {"RUN": "image/imagenet256_reed", "outputs/vanilla": "image/emoji_vanilla"},
     "modalities/molecule/README.md": {"RUN": "molecule/vanilla"},
     "modalities/protein/README.md": {"RUN": "protein/reed"},
