@@ -27,7 +27,8 @@ def _found(folder):
 
 def _row(folder):
     """A suite's line of the README's table: what every arm ends at, and how much sooner it is at what the baseline ends at."""
-    first = _found(folder)["quality"][0]
+    found = _found(folder)
+    first = found["quality"][0]
     cells = []
     for arm in ARMS:
         about, reach = first["arms"].get(arm), first["reach"]["steps"]["arms"].get(arm)
@@ -39,7 +40,7 @@ def _row(folder):
             mark = {"better": " **better**", "worse": " worse"}.get(about["standing"], "")
             ratio = f", {reach['ratio']:.2f}x" if reach["ratio"] is not None and about["standing"] == "better" else ""
             cells.append(number(about["final"]["mean"]) + ratio + mark)
-    return f"| {folder.name}: {first['words']} | {' | '.join(cells)} |"
+    return f"| {folder.name}, {found['suite']['steps']:,} steps: {first['words']} | {' | '.join(cells)} |"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
