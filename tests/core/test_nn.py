@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from multigen.nn import ConvProjector, MLPProjector, ModulatedBlock, TimeEmbedding, sincos_1d, sincos_2d
@@ -87,7 +88,7 @@ def test_a_block_hands_its_attention_what_turns_it(recompute):
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_attention_is_that_of_torch(written_out, qk_norm, monkeypatch):
     """Both ways of computing it, with and without a mask, against torch's own module with the same weights."""
-    monkeypatch.setattr(nn_blocks, "_WRITTEN_OUT", 256 if written_out else 0)
+    monkeypatch.setattr(nn_blocks, "_written_out", lambda q: written_out)
     torch.manual_seed(0)
     width, heads = 12, 3
     ours, theirs = Attention(width, heads, qk_norm), nn.MultiheadAttention(width, heads, batch_first=True)
@@ -104,9 +105,29 @@ def test_attention_is_that_of_torch(written_out, qk_norm, monkeypatch):
     assert torch.allclose(ours(x, mask), theirs(x, x, x, key_padding_mask=~mask)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "training", "written"),
+    [
+        (torch.bfloat16, 256, True, True),
+        (torch.bfloat16, 257, True, False),
+        (torch.bfloat16, 64, False, False),
+        (torch.float32, 64, True, False),
+        (torch.float32, 64, False, False),
+    ],
+)
+def test_attention_is_written_out_where_the_fused_backward_pass_is_slow(dtype, tokens, training, written, monkeypatch):
+    fused = []
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *given, **named: fused.append(1) or kernel(*given, **named))
+    q = torch.randn(1, 2, tokens, 4, dtype=dtype, requires_grad=True)
+    with torch.set_grad_enabled(training):
+        assert nn_blocks.attend(q, q, q).shape == q.shape
+    assert (not fused) == written
+
+
 @pytest.mark.parametrize("written_out", [True, False])
 def test_masked_tokens_are_not_seen(written_out, monkeypatch):
-    monkeypatch.setattr(nn_blocks, "_WRITTEN_OUT", 256 if written_out else 0)
+    monkeypatch.setattr(nn_blocks, "_written_out", lambda q: written_out)
     torch.manual_seed(0)
     block = ModulatedBlock(8, 2, qk_norm=True)
     x, c = torch.randn(2, 6, 8), torch.randn(2, 8)
