@@ -90,7 +90,7 @@ class Protein:
         longest = max(len(e["sequence"]) for e in examples)
         clean = _pad([e["sequence"] for e in examples], longest, np.int64)  # (B, L)
         mask = _pad([np.ones(len(e["sequence"]), np.bool_) for e in examples], longest, np.bool_)  # (B, L)
-        found = self._structure(examples, longest)
+        found = self._structure(examples, longest) if self.structure or self.encoders else {}
         wanted = _pad([e.get("free", np.ones(len(e["sequence"]), np.bool_)) for e in examples], longest, np.bool_)  # (B, L)
         free = wanted & mask & (clean != UNKNOWN)  # (B, L)
         free = free & found["known"] if self.structure else free  # (B, L)

@@ -50,6 +50,9 @@ def test_an_example_says_what_to_design():
 def test_without_a_structure_only_teachers_see_it():
     plain = batch_of(Protein(structure=False, neighbours=4))
     assert not plain.cond and not plain.raw and plain.free["sequence"][:, 2].all()
+    alone = Protein(structure=False).collate([{"sequence": Helices()[0]["sequence"]}], [0])  # without a backbone
+    free = alone.free["sequence"][0]  # (L,)
+    assert torch.equal(free, plain.free["sequence"][0, : len(free)])
     taught = batch_of(Protein(structure=False, neighbours=4, encoders={"any": None}))
     assert not taught.cond and set(structure_of(taught)) == {"backbone", "known", "chain", "index", "neighbours", "name"}
 
