@@ -78,7 +78,8 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention: q, k, v (B, H, T, D/H), mask Bool (B, T) of real keys or None -> (B, H, T, D/H).
 
-    Torch's fused kernel, but where its backward pass is slow: then the scores are written out.
+    Torch's fused kernel, but where its backward pass is slow: then the scores are written out. The fused one has neither
+    second derivatives nor forward-mode ones; ask for them within ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     """
     visible = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, T)
     if not _written_out(q):

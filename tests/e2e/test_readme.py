@@ -89,7 +89,8 @@ def test_links_lead_somewhere(page):
         to = (ROOT / page).parent / target if target else ROOT / page
         assert to.exists(), target
         if part:
-            titles = re.findall(r"^#+ (.*)$", to.read_text(encoding="utf-8"), re.MULTILINE)
+            prose = re.sub(r"^```.*?^```", "", to.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+            titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
             assert part in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, f"{target}#{part}"
 
 
