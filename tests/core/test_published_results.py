@@ -40,7 +40,8 @@ def _row(folder):
             mark = {"better": " **better**", "worse": " worse"}.get(about["standing"], "")
             ratio = f", {reach['ratio']:.2f}x" if reach["ratio"] is not None and about["standing"] == "better" else ""
             cells.append(number(about["final"]["mean"]) + ratio + mark)
-    return f"| {folder.name}, {found['suite']['steps']:,} steps: {first['words']} | {' | '.join(cells)} |"
+    suite = f"{folder.name}, {found['suite']['steps']:,} steps, {len(found['seeds'])} seeds"
+    return f"| {suite}: {first['words']} | {' | '.join(cells)} |"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
