@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _SUFFIX = ".tmp"
+_OF_NUMBERS = re.compile(r'\[\n\s+([^][{}"]+?)\n\s*\]')  # strings hold no bare line break, so that none is matched
 _REFUSED = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY,
@@ -146,8 +148,12 @@ def read_text(path: Path | str) -> str:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: a number that is not finite becomes null, a path a string, a tensor or array lists and numbers."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    """Strict JSON: a number that is not finite becomes null, a path a string, a tensor or array lists and numbers.
+
+    Indented, a list of numbers stays on one line.
+    """
+    text = json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    return text if indent is None else _OF_NUMBERS.sub(lambda found: re.sub(r"\n\s*", " ", found[1]).join("[]"), text)
 
 
 def _plain(value: Any) -> Any:

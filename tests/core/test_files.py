@@ -70,6 +70,13 @@ def test_json_is_strict_and_takes_what_metrics_hold(tmp_path: Path) -> None:
     assert files.read_json(path) == expected == json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
+def test_indented_json_keeps_a_list_of_numbers_on_one_line() -> None:
+    value = {"curve": [[0, 1.5], [None, -2e-7]], "words": ["[\n  1\n]", "two"], "none": []}
+    text = files.to_json(value, indent=2)
+    assert "    [0, 1.5],\n    [null, -2e-07]\n" in text and '"none": []' in text
+    assert json.loads(text) == value
+
+
 @pytest.mark.parametrize("content", [None, b'{"torn": ', b"\xff\xfe"])
 def test_reading_a_missing_or_damaged_file_names_it(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "state.json"
