@@ -6,10 +6,12 @@ Everything here also works, and costs nothing, when there is only one process.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import time
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -168,6 +170,8 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
     precision = chosen(precision, where)
     if where.index is not None and where.type != "cpu" and "LOCAL_RANK" not in os.environ:
         torch.accelerator.set_device_index(where.index)
+    # imported when the group is there, its functions' defaults would hold the group for good, and `_leave` could not end it
+    import_module("torch.distributed.nn.functional")
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState(cpu=where.type == "cpu")  # joins the others, who are to compute in one precision, measured or not
     # a network of the user's may own parameters that no loss reaches; telling the wrapper costs one walk of the graph
@@ -178,8 +182,13 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
 
 
 def _leave() -> None:
-    """Leave the group before the process ends: its threads would now and then be cut off, which aborts the process."""
+    """Leave the group before the process ends: its threads would now and then be cut off, which aborts the process.
+
+    They end with the last reference to the group. Wrapped networks hold some, often in cycles; torch's caches of weights that
+    are held in parts hold some for good.
+    """
     if dist.is_available() and dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

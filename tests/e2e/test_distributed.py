@@ -56,6 +56,11 @@ def test_two_processes_train_as_one(folders: tuple[Path, Path]) -> None:
     assert torch.allclose(*(weights(folder) for folder in folders), atol=1e-5)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are named in Linux's /proc")
+def test_no_thread_of_the_group_outlives_the_training(folders: tuple[Path, Path]) -> None:
+    assert [read_json(folders[1] / f"threads_{rank}.json") for rank in (0, 1)] == [0, 0]
+
+
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run in one process, and one in two that hold the weights in parts, taken up again in the middle."""
