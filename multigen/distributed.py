@@ -171,7 +171,8 @@ def accelerator(precision: str = "no", device: str = "auto") -> Accelerator:
     if where.index is not None and where.type != "cpu" and "LOCAL_RANK" not in os.environ:
         torch.accelerator.set_device_index(where.index)
     # imported when the group is there, its functions' defaults would hold the group for good, and `_leave` could not end it
-    import_module("torch.distributed.nn.functional")
+    if dist.is_available():
+        import_module("torch.distributed.nn.functional")
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState(cpu=where.type == "cpu")  # joins the others, who are to compute in one precision, measured or not
     # a network of the user's may own parameters that no loss reaches; telling the wrapper costs one walk of the graph

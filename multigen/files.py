@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _SUFFIX = ".tmp"
-_OF_NUMBERS = re.compile(r'\[\n\s+([^][{}"]+?)\n\s*\]')  # strings hold no bare line break, so that none is matched
+_OF_NUMBERS = re.compile(r'\[\n([^][{}"]+)\]')  # strings hold no bare line break, and what is matched holds no string
 _REFUSED = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
     errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTEMPTY,
@@ -150,10 +150,10 @@ def read_text(path: Path | str) -> str:
 def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON: a number that is not finite becomes null, a path a string, a tensor or array lists and numbers.
 
-    Indented, a list of numbers stays on one line.
+    Indented, a list of numbers, true, false and null stays on one line.
     """
     text = json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
-    return text if indent is None else _OF_NUMBERS.sub(lambda found: re.sub(r"\n\s*", " ", found[1]).join("[]"), text)
+    return text if indent is None else _OF_NUMBERS.sub(lambda found: " ".join(found[1].split()).join("[]"), text)
 
 
 def _plain(value: Any) -> Any:

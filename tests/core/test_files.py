@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_indented_json_keeps_a_list_of_numbers_on_one_line() -> None:
     text = files.to_json(value, indent=2)
     assert "    [0, 1.5],\n    [null, -2e-07]\n" in text and '"none": []' in text
     assert json.loads(text) == value
+
+
+@pytest.mark.parametrize("indent", [0, 2])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1, -2.5e300],
+        [1, "a", 2],
+        [[], [1], [[2], []]],
+        [True, None, 3],
+        ["\\", '[\n "1', "]"],
+        {"a[": [1], "]": ['"[1,\n2]"', {"b": [0]}]},
+    ],
+)
+def test_indented_json_reads_back_equal(value: Any, indent: int) -> None:
+    assert json.loads(files.to_json(value, indent=indent)) == value
 
 
 @pytest.mark.parametrize("content", [None, b'{"torn": ', b"\xff\xfe"])

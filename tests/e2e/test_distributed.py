@@ -58,7 +58,9 @@ def test_two_processes_train_as_one(folders: tuple[Path, Path]) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are named in Linux's /proc")
 def test_no_thread_of_the_group_outlives_the_training(folders: tuple[Path, Path]) -> None:
-    assert [read_json(folders[1] / f"threads_{rank}.json") for rank in (0, 1)] == [0, 0]
+    for rank in (0, 1):
+        within, after = read_json(folders[1] / f"threads_{rank}.json")
+        assert within > 0 and after == 0, rank
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import training_toys
@@ -14,15 +15,25 @@ from multigen import distributed
 from multigen.files import write_json
 
 
-def record(folder: str) -> None:
-    """How many of the group's threads are left: one that outlives the interpreter may abort the process."""
-    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    write_json(Path(folder) / f"threads_{os.environ['RANK']}.json", sum("gloo" in name for name in names))
+def group_threads() -> int:
+    """How many of this process's threads are the group's, by the names that Linux gives them."""
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # a thread may end meanwhile
+            names.append(path.read_text())
+    return sum("gloo" in name for name in names)
+
+
+def record(folder: str, threads: list[int]) -> None:
+    """One that outlives the interpreter may abort the process."""
+    write_json(Path(folder) / f"threads_{os.environ['RANK']}.json", [*threads, group_threads()])
 
 
 def main(folder: str, settings: str) -> int:
-    atexit.register(record, folder)  # what is registered later runs before it: leaving the group
+    threads: list[int] = []
+    atexit.register(record, folder, threads)  # what is registered later runs before it: leaving the group
     code = training_toys.main(folder, settings)
+    threads.append(group_threads())
     items = list(range(int(json.loads(settings)["steps"]) + 1))
     gathered = distributed.gather(distributed.shard(items))
     counts = distributed.gather([len(distributed.shard(items))])
